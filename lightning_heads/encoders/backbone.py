@@ -1,0 +1,219 @@
+"""A backbone: the pretrained part of an encoder, with its library's differences behind one face."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .meta import IMAGENET_MEAN, IMAGENET_STD, EncoderMeta, Layout
+from .surgery import input_channels
+
+
+class Backbone(nn.Module):
+    """Maps images, normalised as the weights expect, to feature maps. See `EncoderMeta` for what it knows of itself.
+
+    `body` is the module that the last feature map comes from.
+    """
+
+    meta: EncoderMeta
+    body: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(b, c, h, w)` to the last feature map, `(b, num_features + readout_features, h', w')`."""
+        raise NotImplementedError
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Maps `(b, c, h, w)` to one map a scale, from fine to coarse."""
+        raise NotImplementedError
+
+    def layer_ids(self) -> dict[str, int]:
+        """Returns the depth of each parameter: 0 for the stem, increasing towards the output."""
+        return depth_by_definition(self)
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Switches recomputation of activations in the backward pass."""
+        raise NotImplementedError
+
+
+class SequentialBackbone(Backbone):
+    """A backbone whose children run one after another, with the layers that its head ran before the classifier."""
+
+    def __init__(self, body: nn.Module, readout: nn.Sequential | None, meta: EncoderMeta) -> None:
+        super().__init__()
+        self.body, self.readout, self.meta = body, readout, meta
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in flat_steps(self.body):
+            x = self._run(step, x)
+        x = channels_first(x, self.meta)
+        return x if self.readout is None else append_readout(x, self.readout(x))
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for i, step in enumerate(flat_steps(self.body)):
+            x = self._run(step, x)
+            if i in self.meta.pyramid:
+                maps.append(channels_first(x, self.meta))
+        return maps
+
+    def layer_ids(self) -> dict[str, int]:
+        if not self.meta.split:
+            return depth_by_definition(self)
+        names = [name for name, _ in self.named_modules()]
+        second = names.index(f"body.{self.meta.split[0]}")
+        owners = {name: name.rpartition(".")[0] for name, _ in self.named_parameters()}
+        return {name: int(names.index(owner) >= second) for name, owner in owners.items()}
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        self.grad_checkpointing = enable
+
+    def _run(self, step: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            out: Tensor = checkpoint(step, x, use_reentrant=False)
+            return out
+        out = step(x)
+        return out
+
+
+def sequential_backbone(
+    body: nn.Module,
+    readout: nn.Sequential | None = None,
+    *,
+    name: str,
+    source: Literal["torchvision", "module"],
+    children: tuple[str, ...],
+    cut: str | None,
+    split: str | None = None,
+    centred: bool = False,
+    image_size: tuple[int, int] = (224, 224),
+    fixed_size: bool = False,
+    layout: Layout = "NCHW",
+) -> SequentialBackbone:
+    """Builds a backbone from a body, reading its shapes from one image of zeros.
+
+    Raises:
+        ValueError: If the body does not give a feature map.
+    """
+    first = next(body.parameters(), torch.empty(0))
+    x = torch.zeros(1, input_channels(body), *image_size, device=first.device, dtype=first.dtype)
+    training = body.training
+    body.eval()
+    outputs = []
+    with torch.no_grad():
+        for step in flat_steps(body):
+            x = step(x)
+            outputs.append(x)
+        if not isinstance(x, Tensor) or x.ndim != 4:
+            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"Expected the body of {name} to give a map (b, c, h, w), but it gives {shape}; pass `cut`")
+        vector = None if readout is None else readout.eval()(x.permute(0, 3, 1, 2) if layout == "NHWC" else x)
+    body.train(training)
+    axis, rows = (3, 1) if layout == "NHWC" else (1, 2)
+    maps = {i: m for i, m in enumerate(outputs) if isinstance(m, Tensor) and m.ndim == 4}
+    last = {m.shape[rows]: i for i, m in maps.items()}
+    indices = sorted(last.values())
+    meta = EncoderMeta(
+        name=name,
+        source=source,
+        children=children,
+        cut=cut,
+        split=(split,) if split else (),
+        mean=(0.5,) * 3 if centred else IMAGENET_MEAN,
+        std=(0.5,) * 3 if centred else IMAGENET_STD,
+        input_size=image_size,
+        fixed_size=fixed_size,
+        layout=layout,
+        num_features=x.shape[axis],
+        readout=() if readout is None else tuple(n for n, m in readout.named_children() if any(True for _ in m.parameters())),
+        readout_features=0 if vector is None else vector.shape[1],
+        channels=tuple(maps[i].shape[axis] for i in indices),
+        reductions=tuple(round(image_size[0] / maps[i].shape[rows]) for i in indices),
+        pyramid=tuple(indices),
+    )
+    return SequentialBackbone(body, readout, meta)
+
+
+def flat_steps(body: nn.Module) -> list[nn.Module]:
+    """Returns the modules that run in order, with nested containers two levels deep laid flat."""
+    steps = [body]
+    for _ in range(2):
+        nested = [[*m.children()] if isinstance(m, (nn.Sequential, nn.ModuleList)) else [m] for m in steps]
+        steps = [step for group in nested for step in group]
+    return steps
+
+
+def channels_first(x: Tensor, meta: EncoderMeta) -> Tensor:
+    """Returns a feature map as `(b, c, h, w)` whatever its layout."""
+    return x.permute(0, 3, 1, 2) if meta.layout == "NHWC" else x
+
+
+def append_readout(x: Tensor, vector: Tensor) -> Tensor:
+    """Appends a vector for the whole image, `(b, d)`, to every position of a map, `(b, c, h, w)`.
+
+    Pooling of either kind gives the vector back, so that a head sees it, and a dense head sees it everywhere; "project"
+    in Ranftl 2021, Vision Transformers for Dense Prediction.
+    """
+    return torch.cat([x, vector[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1)
+
+
+def last_of_each_size(maps: Sequence[Tensor]) -> list[int]:
+    """Returns the index of the last map of each height, from fine to coarse."""
+    last = {m.shape[-2]: i for i, m in enumerate(maps)}
+    return sorted(last.values(), key=lambda i: -maps[i].shape[-2])
+
+
+def depth_by_definition(module: nn.Module) -> dict[str, int]:
+    """Returns a depth for each parameter by the order in which blocks are defined, containers laid open."""
+    blocks: list[str] = []
+
+    def visit(name: str, child: nn.Module, depth: int) -> None:
+        children = [*child.named_children()]
+        if children and (isinstance(child, (nn.Sequential, nn.ModuleList)) and depth > 0 or len(children) == 1):
+            for key, grandchild in children:
+                visit(f"{name}.{key}" if name else key, grandchild, depth - 1)
+        else:
+            blocks.append(name)
+
+    for key, child in module.named_children():
+        visit(key, child, 2)
+
+    def depth(parameter: str) -> int:
+        return next((i for i, block in enumerate(blocks) if parameter.startswith(f"{block}.")), 0)
+
+    return {name: depth(name) for name, _ in module.named_parameters()}
+
+
+def split_names(ids: dict[str, int], num_groups: int) -> list[list[str]]:
+    """Splits parameters by depth into contiguous groups of about equally many blocks, the earlier ones larger.
+
+    For two groups of a residual network that is fastai's split: stem and half of the stages, then the rest.
+
+    Raises:
+        ValueError: If there are fewer blocks than groups.
+    """
+    depths = sorted(set(ids.values()))
+    if not 1 <= num_groups <= len(depths):
+        raise ValueError(f"Expected `num_groups` between 1 and {len(depths)}, the backbone's blocks, but got {num_groups}")
+    size, extra = divmod(len(depths), num_groups)
+    group_of: dict[int, int] = {}
+    for group in range(num_groups):
+        for _ in range(size + (group < extra)):
+            group_of[depths[len(group_of)]] = group
+    groups: list[list[str]] = [[] for _ in range(num_groups)]
+    for name, depth in ids.items():
+        groups[group_of[depth]].append(name)
+    return groups
+
+
+def group_heads(groups: list[list[str]]) -> tuple[str, ...]:
+    """Names the module at which each group after the first begins: the shortest that no earlier group shares."""
+    heads = []
+    for i, group in enumerate(groups[1:], start=1):
+        earlier = [name for names in groups[:i] for name in names]
+        parts = group[0].split(".")
+        prefixes = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+        heads.append(next(p for p in prefixes if not any(name == p or name.startswith(f"{p}.") for name in earlier)))
+    return tuple(heads)

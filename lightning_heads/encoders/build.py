@@ -1,0 +1,148 @@
+"""From a name or a module to a backbone: the one place that chooses between timm and torchvision."""
+
+from difflib import get_close_matches
+
+import timm
+import torch
+from torch import nn
+
+from .backbone import Backbone, SequentialBackbone, sequential_backbone
+from .meta import EncoderMeta
+from .surgery import ChannelPolicy, Cut, cut_model, last_pool, set_in_channels
+from .timm_backbone import TimmBackbone, create_timm_model, is_timm_model, is_timm_name, timm_first_layers
+from .torchvision_backbone import (
+    build_torchvision_backbone,
+    create_torchvision_model,
+    is_torchvision_model,
+    torchvision_names,
+)
+
+ImageSize = int | tuple[int, int] | None
+_TORCHVISION = "torchvision/"
+
+
+def create_model(
+    name: str, *, pretrained: bool = True, image_size: ImageSize = None, drop_path_rate: float = 0.0
+) -> nn.Module:
+    """Creates a whole model: timm's where timm has the name, else torchvision's (`torchvision/resnet50` insists).
+
+    Raises:
+        ValueError: If neither library has it.
+    """
+    bare = name.removeprefix(_TORCHVISION)
+    if name == bare and is_timm_name(name):
+        return create_timm_model(name, pretrained, _pair(image_size), drop_path_rate)
+    if bare in torchvision_names():
+        if drop_path_rate:
+            raise ValueError(f"Expected `drop_path_rate` with a timm architecture, but {name} is torchvision's")
+        return create_torchvision_model(bare, pretrained, _pair(image_size))
+    close = get_close_matches(bare, [*timm.list_models(), *torchvision_names()], n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    raise ValueError(f"Expected the name of a timm or torchvision architecture, but got {name!r}{hint}")
+
+
+def build_backbone(
+    model: nn.Module, *, name: str | None = None, image_size: ImageSize = None, readout: bool = True
+) -> Backbone:
+    """Cuts a model: timm's and torchvision's by their metadata, any other at its last pooling layer.
+
+    Raises:
+        ValueError: If a part is missing that an encoder needs.
+    """
+    size = _pair(image_size)
+    if is_timm_model(model):
+        return TimmBackbone(model, size, readout)
+    name = (name or type(model).__name__).removeprefix(_TORCHVISION)
+    if is_torchvision_model(model):
+        return build_torchvision_backbone(model, name, size, readout)
+    children = tuple(key for key, _ in model.named_children())
+    cut = last_pool(model)
+    whole = cut is None or cut == children[0] or any(True for _ in model.parameters(recurse=False))
+    return sequential_backbone(
+        model if whole or cut is None else cut_model(model, cut),
+        name=name,
+        source="module",
+        children=children,
+        cut=None if whole else cut,
+        image_size=size or (224, 224),
+    )
+
+
+def set_input(model: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
+    """Changes the number of input channels in place, finding the first layers by metadata where there is any."""
+    set_in_channels(model, in_channels, policy, timm_first_layers(model) if is_timm_model(model) else ())
+
+
+def _pair(size: ImageSize) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else None if size is None else (size[0], size[1])
+
+
+def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderMeta:
+    """Returns the metadata of a timm or torchvision architecture, or of a module.
+
+    A table by child name serves torchvision's families; timm's is derived from `pretrained_cfg`, `group_matcher` and
+    a forward pass on the meta device, so nothing is downloaded.
+
+    Args:
+        model: A name as `Encoder` takes it, or a model.
+        image_size: Size to build the backbone for, where that is not its own, in pixels.
+
+    Raises:
+        ValueError: If the name is unknown or a part is missing that an encoder needs.
+
+    >>> print(model_meta("torchvision/resnet18"))  # doctest: +NORMALIZE_WHITESPACE
+    resnet18 (torchvision)
+      cut       -2, before avgpool; the body is conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4
+      split     layer3
+      stats     ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+      input     224x224, any size
+      features  512 channels (NCHW inside)
+      readout   none
+      pyramid   64 at 1/2, 64 at 1/4, 128 at 1/8, 256 at 1/16, 512 at 1/32
+      license   unknown
+    """
+    if isinstance(model, str):
+        with torch.device("meta" if is_timm_name(model) else "cpu"):
+            model, name = create_model(model, pretrained=False, image_size=image_size), model
+        return build_backbone(model, name=name, image_size=image_size).meta
+    return build_backbone(model, image_size=image_size).meta
+
+
+
+def create_body(
+    model: nn.Module | str,
+    cut: Cut | None = None,
+    in_channels: int = 3,
+    *,
+    pretrained: bool = True,
+    policy: ChannelPolicy = "fastai",
+) -> nn.Module:
+    """Cuts the body off a model: it maps images to its last feature map, `(b, c, h, w)`.
+
+    Unlike `Encoder` it does not normalise its input. Source: fastai's `create_body`.
+
+    Args:
+        model: A model, or a name as `Encoder` takes it.
+        cut: Index of the first child that is left out, its name, or a function from model to body. By default what
+            `model_meta` says, and for other modules the last child with a pooling layer.
+        in_channels: Channels of the input images.
+        pretrained: Whether a model given by name has pretrained weights, downloaded where needed.
+        policy: How filters are kept where `in_channels` is not the model's own; see `set_in_channels`.
+
+    Raises:
+        ValueError: If the name is unknown or there is no such child.
+
+    >>> create_body(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), in_channels=4)
+    Sequential(
+      (0): Conv2d(4, 8, kernel_size=(3, 3), stride=(1, 1))
+      (1): ReLU()
+    )
+    """
+    if isinstance(model, str):
+        model = create_model(model, pretrained=pretrained)
+    set_input(model, in_channels, policy)
+    if cut is not None:
+        return cut_model(model, cut)
+    backbone = build_backbone(model, readout=False)
+    chain = isinstance(backbone, SequentialBackbone) and backbone.meta.layout == "NCHW"
+    return backbone.body if chain and not any(isinstance(m, nn.ModuleList) for m in backbone.body) else backbone

@@ -1,0 +1,156 @@
+"""The encoder: images in 0..1 in, feature maps out, whatever the backbone."""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import split_names
+from .build import build_backbone, create_model, set_input
+from .surgery import ChannelPolicy, input_channels
+from .weights import load_weights
+
+
+class Encoder(nn.Module):
+    """A pretrained backbone without its classifier, for images in 0..1.
+
+    It normalises its input by the statistics of its weights, and `forward` gives the last feature map as
+    `(b, num_features, h, w)` whatever the backbone's layout. What a classifier of the backbone's own saw beyond the
+    map's average (a class token, attention pooling, the layers that some models keep inside their head) is appended to
+    every position of that map, so that pooling gives it back and nothing that was pretrained is lost; `readout=False`
+    leaves the bare map. `pyramid` gives one bare map per scale.
+
+    Args:
+        name_or_module: A timm architecture (with or without a weight tag), a torchvision architecture
+            (`torchvision/resnet50` where timm has the name too), or a model, whose classifier is then removed in place.
+        pretrained: Whether an architecture given by name gets its pretrained weights, downloaded where needed.
+        weights: A local file with the weights of the whole backbone in its own names (safetensors or a state dict),
+            in place of a download.
+        in_channels: Channels of the images.
+        channel_policy: What becomes of the first filters where that is not 3; see `set_in_channels`.
+        normalize: Whether to normalise the input.
+        mean: Mean of each channel, in place of the weights' own.
+        std: Standard deviation of each channel, likewise.
+        image_size: Height and width that the backbone is built for, in pixels, where it takes only one size.
+        readout: Whether `forward` appends what the backbone's classifier saw.
+        num_groups: How many parameter groups the encoder has, from 1 to its number of blocks.
+        drop_path_rate: Stochastic depth of a timm backbone (Huang 2016).
+        channels_last: Whether to compute in channels-last memory format, which convolutions run faster in.
+
+    Raises:
+        ValueError: If the architecture is unknown, lacks a part, or the weights do not fit.
+
+    >>> encoder = Encoder("resnet18", pretrained=False)
+    >>> encoder(torch.rand(1, 3, 64, 96)).shape
+    torch.Size([1, 512, 2, 3])
+    >>> [tuple(m.shape[1:]) for m in encoder.pyramid(torch.rand(1, 3, 64, 96))]
+    [(64, 32, 48), (64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name_or_module: str | nn.Module,
+        *,
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        in_channels: int = 3,
+        channel_policy: ChannelPolicy = "fastai",
+        normalize: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        readout: bool = True,
+        num_groups: int = 2,
+        drop_path_rate: float = 0.0,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if isinstance(name_or_module, str):
+            model = create_model(
+                name_or_module,
+                pretrained=pretrained and weights is None,
+                image_size=image_size,
+                drop_path_rate=drop_path_rate,
+            )
+            name: str | None = name_or_module
+        else:
+            model, name = name_or_module, None
+            in_channels = input_channels(model) if in_channels == 3 else in_channels
+        if weights is not None:
+            load_weights(model, weights)
+        if in_channels != input_channels(model):
+            set_input(model, in_channels, channel_policy)
+        self.backbone = build_backbone(model, name=name, image_size=image_size, readout=readout)
+        self.meta = self.backbone.meta
+        self.in_channels = in_channels
+        self.num_groups = num_groups
+        self._grouped = split_names(self.backbone.layer_ids(), num_groups)
+        self._normalize = normalize
+        self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
+        self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self._memory_format)
+
+    @property
+    def num_features(self) -> int:
+        """Channels of what `forward` gives."""
+        return self.meta.num_features + self.meta.readout_features
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each map of `pyramid`, from fine to coarse."""
+        return self.meta.channels
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Input size over map size of each map of `pyramid`, from fine to coarse."""
+        return self.meta.reductions
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`."""
+        out: Tensor = self.backbone(self._prepare(x))
+        return out
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Maps images in 0..1 to one map `(b, c, h', w')` a scale, from fine to coarse."""
+        return self.backbone.pyramid(self._prepare(x))
+
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        """Returns the parameters from the input side to the output side, each in exactly one group."""
+        parameters = dict(self.backbone.named_parameters())
+        return [[parameters[name] for name in names] for names in self._grouped]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Switches recomputing activations in the backward pass, which trades time for memory (Chen 2016).
+
+        Raises:
+            ValueError: If the backbone does not support it.
+        """
+        self.backbone.set_grad_checkpointing(enable)
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"Expected images (b, {self.in_channels}, h, w), but got {tuple(x.shape)}")
+        if self.meta.fixed_size and tuple(x.shape[-2:]) != self.meta.input_size:
+            height, width = self.meta.input_size
+            raise ValueError(
+                f"Expected images of {height}x{width}, the one size that {self.meta.name} was built for, but got "
+                f"{x.shape[-2]}x{x.shape[-1]}; pass `image_size` to the encoder or resize the images"
+            )
+        if self._normalize:
+            x = (x - self.mean) / self.std
+        return x.contiguous(memory_format=self._memory_format)
+
+
+def _per_channel(name: str, values: Sequence[float], n: int) -> Tensor:
+    """Fits three values to n channels: their mean for one, and for those beyond the third."""
+    average = sum(values) / len(values)
+    if len(values) not in (n, 3):
+        raise ValueError(f"Expected `{name}` to have {n} values, one a channel, but got {len(values)}")
+    fitted = [average] if n == 1 else [*values[:n], *islice(cycle([average]), max(n - len(values), 0))]
+    return torch.tensor(fitted).view(1, n, 1, 1)

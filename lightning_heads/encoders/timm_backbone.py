@@ -1,0 +1,270 @@
+"""timm's architectures as backbones, everything derived from their metadata and a forward pass."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from .backbone import (
+    Backbone,
+    append_readout,
+    channels_first,
+    depth_by_definition,
+    group_heads,
+    last_of_each_size,
+    split_names,
+)
+from .meta import EncoderMeta, Layout
+
+_HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+class TimmBackbone(Backbone):
+    """A timm model without its classifier.
+
+    `forward_features` gives the map where its result is one; token sequences, and models with several, go through
+    `forward_intermediates`, which restores the grid. The classifier's input comes from `forward_head`.
+
+    Args:
+        model: A timm model; its classifiers are removed in place.
+        image_size: Size to try it at, in pixels; its own by default.
+        readout: Whether `forward` appends the classifier's input where that is more than the map's average.
+
+    Raises:
+        ValueError: If a part is missing that an encoder needs.
+    """
+
+    def __init__(self, model: nn.Module, image_size: tuple[int, int] | None = None, readout: bool = True) -> None:
+        super().__init__()
+        _remove_classifiers(model)
+        self.meta, head_layers = _probe(model, image_size, readout)
+        for name in head_layers if not readout else ():
+            _replace(model, name)  # nothing else needs them, and a parameter without a gradient breaks DDP
+        self.body = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.meta.layout == "tokens":
+            features, maps = self.body.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")
+            x = maps[-1]
+        else:
+            features = self.body.forward_features(x)
+            x = channels_first(features, self.meta)
+        if not self.meta.readout:
+            return x
+        return append_readout(x, self.body.forward_head(features, pre_logits=True))
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        indices = [*self.meta.pyramid]
+        maps: list[Tensor] = self.body.forward_intermediates(
+            x, indices=indices, output_fmt="NCHW", intermediates_only=True
+        )
+        return sorted(maps, key=lambda m: -m.shape[-2])
+
+    def layer_ids(self) -> dict[str, int]:
+        return {f"body.{name}": depth for name, depth in _depths(self.body).items()}
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        try:
+            self.body.set_grad_checkpointing(enable)
+        except (AssertionError, AttributeError, NotImplementedError) as error:
+            raise ValueError(f"Expected {self.meta.name} to support gradient checkpointing, but it does not") from error
+
+
+def is_timm_name(name: str) -> bool:
+    """Tells whether timm can create `name`: an architecture, with or without a weight tag, or a hub address."""
+    return name.startswith(_HUB_PREFIXES) or timm.is_model(name)
+
+
+def is_timm_model(model: nn.Module) -> bool:
+    """Tells whether a module follows timm's model contract."""
+    return all(hasattr(model, name) for name in ("pretrained_cfg", "forward_features", "forward_head"))
+
+
+def create_timm_model(
+    name: str, pretrained: bool, image_size: tuple[int, int] | None = None, drop_path_rate: float = 0.0
+) -> nn.Module:
+    """Creates a timm model that takes varying sizes where it can, else the given one."""
+    shared = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    options: list[dict[str, Any]] = [{"dynamic_img_size": True}, *([{"img_size": image_size}] if image_size else []), {}]
+    for extra in options:
+        try:
+            with torch.device("meta"):  # costs little, and only the constructor knows what it takes
+                timm.create_model(name, **shared, **extra)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+        else:
+            return timm.create_model(name, pretrained=pretrained, **shared, **extra)
+    raise ValueError(f"Expected {name} to take {', '.join(shared)}, but it does not")
+
+
+def convert_timm_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Runs the architecture's own filter over a state dict, which resizes position embeddings and renames old keys."""
+    module = inspect.getmodule(type(model))
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    converted: dict[str, Tensor] = weights if convert is None else convert(weights, model)
+    return converted
+
+
+def timm_first_layers(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the layers that see the image, where the metadata is right about them."""
+    names = _names(model, "first_conv")
+    modules = dict(model.named_modules())
+    return names if all(name in modules for name in names) else ()
+
+
+def _names(model: nn.Module, key: str) -> tuple[str, ...]:
+    value = model.pretrained_cfg.get(key) or ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def timm_classifiers(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the classifiers."""
+    return _names(model, "classifier")
+
+
+def _remove_classifiers(model: nn.Module) -> None:
+    modules = dict(model.named_modules())
+    for name in timm_classifiers(model):
+        if name in modules:
+            _replace(model, name)
+
+
+def _replace(model: nn.Module, name: str) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, nn.Identity())
+
+
+def _probe(model: nn.Module, image_size: tuple[int, int] | None, readout: bool) -> tuple[EncoderMeta, list[str]]:
+    """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
+
+    Returns with it the names of the layers that only the classifier's input needs.
+    """
+    cfg = model.pretrained_cfg
+    name = cfg.get("architecture") or type(model).__name__
+    own_size = (cfg["input_size"][1], cfg["input_size"][2])
+    size = image_size or own_size
+    first = next(model.parameters())
+    x = torch.zeros(1, _in_channels(model), *size, device=first.device, dtype=first.dtype)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            with _record_calls(model) as called_before:
+                features = model.forward_features(x)
+            layout = _layout(model, features)
+            with _record_calls(model) as called:
+                vector = model.forward_head(features, pre_logits=True)
+            maps = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
+            last = maps[-1]
+            if layout == "tokens":
+                last = model.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")[1][-1]
+            elif layout == "NCHW":
+                last = features
+    except (AttributeError, NotImplementedError, TypeError, AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"Expected {name} to give features, a classifier's input and intermediate maps for {size[0]}x{size[1]} "
+            f"images, but: {error}"
+        ) from error
+    finally:
+        model.train(training)
+
+    num_features = last.shape[-1] if layout == "NHWC" else last.shape[1]
+    if layout == "NHWC":
+        num_features = features.shape[-1]
+    head_layers = [name for name in _owners(model, called) if name not in called_before]
+    parts = _short(model, head_layers) if readout else ()
+    if readout and getattr(model, "num_prefix_tokens", 0):
+        parts = ("class token", *parts)
+    elif readout and not parts and not _averages(features, vector, layout):
+        parts = ("own pooling",)
+    indices = last_of_each_size(maps)
+    groups = split_names(_depths(model), 2)
+    meta = EncoderMeta(
+        name=name,
+        source="timm",
+        children=tuple(key for key, _ in model.named_children()),
+        cut=next(iter(called), "").split(".")[0] or None,
+        split=group_heads(groups),
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+        input_size=size,
+        fixed_size=bool(cfg.get("fixed_input_size")) and not getattr(model, "dynamic_img_size", False),
+        layout=layout,
+        num_features=num_features,
+        readout=parts,
+        readout_features=vector.shape[1] if parts else 0,
+        channels=tuple(maps[i].shape[1] for i in indices),
+        reductions=tuple(round(size[0] / maps[i].shape[-2]) for i in indices),
+        pyramid=tuple(indices),
+        interpolation=cfg.get("interpolation", "bicubic"),
+        license=cfg.get("license") or "unknown",
+    )
+    return meta, head_layers
+
+
+def _layout(model: nn.Module, features: Any) -> Layout:
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        return "tokens"
+    if getattr(model, "output_fmt", None) == "NHWC":
+        return "NHWC"
+    return "NCHW" if features.shape[1] == model.num_features else "NHWC"
+
+
+def _averages(features: Any, vector: Tensor, layout: Layout) -> bool:
+    """Tells whether the classifier's input has the width of the features' own average."""
+    if not isinstance(features, Tensor):
+        return False
+    width = features.shape[1] if layout == "NCHW" else features.shape[-1]
+    return bool(vector.shape[1] == width and (layout != "tokens" or features.shape[1] > 1))
+
+
+def _in_channels(model: nn.Module) -> int:
+    layers = timm_first_layers(model)
+    layer = model.get_submodule(layers[0]) if layers else None
+    if isinstance(layer, nn.Conv2d) and layer.in_channels % 3:
+        return layer.in_channels
+    channels: int = getattr(model, "in_chans", 3)
+    return channels
+
+
+@contextmanager
+def _record_calls(model: nn.Module) -> Iterator[list[str]]:
+    """Collects the names of the submodules that run, in order."""
+    called: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, _args, name=name: called.append(name))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _owners(model: nn.Module, called: list[str]) -> list[str]:
+    """Returns which of the modules that ran hold parameters of their own."""
+    return [name for name in called if next(model.get_submodule(name).parameters(recurse=False), None) is not None]
+
+
+def _short(model: nn.Module, owners: list[str]) -> tuple[str, ...]:
+    """Shortens module names to the direct child, or to the child's child where the classifier is beside it."""
+    shared = {name.split(".")[0] for name in timm_classifiers(model) if "." in name}
+    parts = [name.split(".") for name in owners]
+    return tuple(dict.fromkeys(".".join(p[: 2 if p[0] in shared else 1]) for p in parts))
+
+
+def _depths(model: nn.Module) -> dict[str, int]:
+    try:
+        matcher = model.group_matcher(coarse=True)
+    except (AttributeError, NotImplementedError):
+        return depth_by_definition(model)
+    depths: dict[str, int] = group_parameters(model, matcher, reverse=True)
+    return depths

@@ -1,0 +1,200 @@
+"""torchvision's classification families as backbones, by one table of child names."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from .backbone import Backbone, append_readout, sequential_backbone
+from .meta import IMAGENET_MEAN, IMAGENET_STD, EncoderMeta, Layout
+from .surgery import cut_model
+
+_FLATTEN = "flatten()"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family of torchvision's is cut, by the names of its modules.
+
+    Attributes:
+        cut: First child that is not in the body.
+        split: Module at which the second parameter group begins; half of the blocks where there is none.
+        head: Layers that the classifier's input goes through after the body, where they hold weights.
+        skip: Children that are no part of the body: auxiliary classifiers.
+        relu: Whether a ReLU that is no module follows the body.
+        layout: Layout of the body's output.
+        centred: Whether the weights expect images in -1..1 instead of ImageNet's statistics.
+    """
+
+    cut: str
+    split: str | None = None
+    head: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    relu: bool = False
+    layout: Layout = "NCHW"
+    centred: bool = False
+
+
+# Splits are fastai's where it has one.
+FAMILIES = {
+    "alexnet": Family(
+        "avgpool",
+        "features.6",
+        ("avgpool", _FLATTEN, *(f"classifier.{i}" for i in (1, 2, 4, 5))),
+    ),
+    "convnext": Family("avgpool", head=("avgpool", "classifier.0", _FLATTEN)),
+    "densenet": Family("classifier", "features.transition2", relu=True),
+    "efficientnet": Family("avgpool"),
+    "googlenet": Family("avgpool", skip=("aux1", "aux2"), centred=True),
+    "inception": Family("avgpool", skip=("AuxLogits",), centred=True),
+    "maxvit": Family("classifier", head=tuple(f"classifier.{i}" for i in range(5))),
+    "mnasnet": Family("classifier"),
+    "mobilenetv2": Family("classifier"),
+    "mobilenetv3": Family("avgpool", head=("avgpool", _FLATTEN, "classifier.0", "classifier.1")),
+    "regnet": Family("avgpool"),
+    "resnet": Family("avgpool", "layer3"),
+    "shufflenetv2": Family("fc"),
+    "squeezenet": Family("classifier", "features.5"),
+    "swin_transformer": Family("permute", layout="NHWC"),
+    "vgg": Family(
+        "avgpool",
+        "features.22",
+        ("avgpool", _FLATTEN, *(f"classifier.{i}" for i in (0, 1, 3, 4))),
+    ),
+}
+
+
+def torchvision_names() -> list[str]:
+    """Returns the names of torchvision's classification architectures."""
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def create_torchvision_model(name: str, pretrained: bool, image_size: tuple[int, int] | None = None) -> nn.Module:
+    """Creates a torchvision classification model with its default weights, or none."""
+    options: dict[str, object] = {}
+    if name in ("googlenet", "inception_v3") and not pretrained:
+        options["init_weights"] = True
+    if name.startswith("vit_") and image_size is not None:
+        if image_size[0] != image_size[1]:
+            raise ValueError(f"Expected a square `image_size` for {name}, but got {image_size[0]}x{image_size[1]}")
+        if not pretrained:
+            options["image_size"] = image_size[0]
+    model: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    return model
+
+
+def is_torchvision_model(model: nn.Module) -> bool:
+    """Tells whether a module is of one of torchvision's classification families."""
+    return type(model).__module__.startswith("torchvision.models.") and (
+        _family(model) is not None or isinstance(model, models.VisionTransformer)
+    )
+
+
+def build_torchvision_backbone(
+    model: nn.Module, name: str, image_size: tuple[int, int] | None = None, readout: bool = True
+) -> Backbone:
+    """Cuts a torchvision model where its family's row says."""
+    if isinstance(model, models.VisionTransformer):
+        return VisionTransformerBackbone(model, name, readout)
+    family = _family(model)
+    if family is None:
+        raise ValueError(f"Expected a model of torchvision's classification families, but got {type(model).__name__}")
+    body = cut_model(model, family.cut)
+    for skipped in family.skip:
+        if hasattr(body, skipped):
+            delattr(body, skipped)
+    if family.relu:
+        body.add_module("relu", nn.ReLU())
+    head = _head(model, family) if readout and family.head else None
+    return sequential_backbone(
+        body,
+        head,
+        name=name,
+        source="torchvision",
+        children=tuple(key for key, _ in model.named_children()),
+        cut=family.cut,
+        split=family.split if family.split and _has_weights_from(body, family.split) else None,
+        centred=family.centred,
+        image_size=image_size or ((299, 299) if name == "inception_v3" else (224, 224)),
+        fixed_size=isinstance(model, models.MaxVit),
+        layout=family.layout,
+    )
+
+
+class VisionTransformerBackbone(Backbone):
+    """torchvision's vision transformer without its classifier; the class token reaches every position of the map."""
+
+    def __init__(self, model: models.VisionTransformer, name: str, readout: bool = True) -> None:
+        super().__init__()
+        width, patch = model.hidden_dim, model.patch_size
+        self.head: nn.Module = model.heads if readout else nn.Identity()
+        model.heads = nn.Identity()
+        if isinstance(self.head, nn.Sequential):
+            del self.head.head
+        self.body = model
+        kept = ("class token", *(f"heads.{key}" for key, _ in self.head.named_children()))
+        self.meta = EncoderMeta(
+            name=name,
+            source="torchvision",
+            children=tuple(key for key, _ in model.named_children()),
+            cut="heads",
+            split=(f"encoder.layers.encoder_layer_{len(model.encoder.layers) // 2}",),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            input_size=(model.image_size, model.image_size),
+            fixed_size=True,
+            layout="tokens",
+            num_features=width,
+            readout=kept if readout else (),
+            readout_features=(model.representation_size or width) if readout else 0,
+            channels=(width,),
+            reductions=(patch,),
+            pyramid=(0,),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self._tokens(x)
+        x = self._grid(tokens, x)
+        return append_readout(x, self.head(tokens[:, 0])) if self.meta.readout else x
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        return [self._grid(self._tokens(x), x)]
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        if enable:
+            raise ValueError(f"Expected {self.meta.name} to support gradient checkpointing, but torchvision's does not")
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        tokens = self.body._process_input(x)
+        tokens = torch.cat([self.body.class_token.expand(len(x), -1, -1), tokens], dim=1)
+        out: Tensor = self.body.encoder(tokens)
+        return out
+
+    def _grid(self, tokens: Tensor, x: Tensor) -> Tensor:
+        size = [side // self.body.patch_size for side in x.shape[-2:]]
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, size)
+
+
+def _family(model: nn.Module) -> Family | None:
+    package, _, module = type(model).__module__.rpartition(".")
+    return FAMILIES.get(module) if package == "torchvision.models" else None
+
+
+def _has_weights_from(body: nn.Module, split: str) -> bool:
+    """Tells whether parameters follow the module `split`, which a shallower variant may lack."""
+    names = [name for name, _ in body.named_modules()]
+    if split not in names:
+        return False
+    return any(name in names[names.index(split) :] for name in {n.rpartition(".")[0] for n, _ in body.named_parameters()})
+
+
+def _head(model: nn.Module, family: Family) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            (name.replace(".", "_").rstrip("()"), nn.Flatten() if name == _FLATTEN else model.get_submodule(name))
+            for name in family.head
+        )
+    )

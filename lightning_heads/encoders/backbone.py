@@ -81,6 +81,7 @@ class SequentialBackbone(Backbone):
 def sequential_backbone(
     body: nn.Module,
     readout: nn.Sequential | None = None,
+    readout_names: tuple[str, ...] = (),
     *,
     name: str,
     source: Literal["torchvision", "module"],
@@ -127,7 +128,7 @@ def sequential_backbone(
         fixed_size=fixed_size,
         layout=layout,
         num_features=x.shape[axis],
-        readout=() if readout is None else tuple(n for n, m in readout.named_children() if any(True for _ in m.parameters())),
+        readout=() if readout is None else readout_names,
         readout_features=0 if vector is None else vector.shape[1],
         channels=tuple(maps[i].shape[axis] for i in indices),
         reductions=tuple(round(image_size[0] / maps[i].shape[rows]) for i in indices),

@@ -112,6 +112,7 @@ def build_torchvision_backbone(
     return sequential_backbone(
         body,
         head,
+        tuple(name for name in family.head if name != _FLATTEN and any(True for _ in model.get_submodule(name).parameters())),
         name=name,
         source="torchvision",
         children=tuple(key for key, _ in model.named_children()),

@@ -1,0 +1,8 @@
+"""Data modules: real files in, batches of inputs and targets out."""
+
+from .augment import AugTransforms
+from .image_folder import ImageFolderData
+from .image_table import ImageTableData
+from .read import ImageReadError, read_image, verify_images
+
+__all__ = ["AugTransforms", "ImageFolderData", "ImageReadError", "ImageTableData", "read_image", "verify_images"]

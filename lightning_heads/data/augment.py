@@ -1,0 +1,141 @@
+"""Random changes of training images, in one interpolation."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+
+class AugTransforms(v2.Transform):
+    """Flips, rotates, zooms, warps and relights float images `(..., c, h, w)` in 0..1, as fastai's `aug_transforms`.
+
+    Rotation, zoom and warp are composed and sampled once, bilinearly, with reflected borders; masks move alike and are
+    sampled at the nearest pixel. Brightness and contrast change the logits of the pixels.
+
+    Args:
+        mult: Factor on `max_rotate`, `max_lighting` and `max_warp`.
+        do_flip: Whether to flip, half of the time.
+        flip_vert: Whether to take any of the eight flips and quarter turns instead of the horizontal flip alone.
+        max_rotate: Largest rotation, in degrees.
+        min_zoom: Smallest zoom.
+        max_zoom: Largest zoom.
+        max_lighting: Largest change of brightness and contrast, as a fraction.
+        max_warp: Largest change of perspective.
+        p_affine: Probability of each of rotation, zoom and warp.
+        p_lighting: Probability of each of brightness and contrast.
+
+    >>> AugTransforms(flip_vert=True)(torch.rand(3, 32, 32)).shape
+    torch.Size([3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        mult: float = 1.0,
+        do_flip: bool = True,
+        flip_vert: bool = False,
+        max_rotate: float = 10.0,
+        min_zoom: float = 1.0,
+        max_zoom: float = 1.1,
+        max_lighting: float = 0.2,
+        max_warp: float = 0.2,
+        p_affine: float = 0.75,
+        p_lighting: float = 0.75,
+    ) -> None:
+        super().__init__()
+        if not 0 < min_zoom <= max_zoom:
+            raise ValueError(f"Expected 0 < `min_zoom` <= `max_zoom`, but got {min_zoom} and {max_zoom}")
+        if not 0 <= max_lighting * mult < 1:
+            raise ValueError(f"Expected `max_lighting` in [0, 1), but got {max_lighting * mult}")
+        self.do_flip, self.flip_vert = do_flip, flip_vert
+        self.max_rotate, self.max_warp, self.max_lighting = max_rotate * mult, max_warp * mult, max_lighting * mult
+        self.min_zoom, self.max_zoom = min_zoom, max_zoom
+        self.p_affine, self.p_lighting = p_affine, p_lighting
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws one set of changes for all inputs of a call."""
+        height, width = v2.query_size(flat_inputs)
+        return {
+            "dihedral": self._dihedral(height == width),
+            "matrix": self._matrix(height, width),
+            "brightness": self._brightness(),
+            "contrast": self._contrast(),
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Applies the changes to an image or a mask; other inputs pass."""
+        if not isinstance(inpt, Tensor):
+            return inpt
+        mask = isinstance(inpt, tv_tensors.Mask)
+        turns, flip = params["dihedral"]
+        out = inpt.as_subclass(Tensor)
+        out = torch.rot90(out, turns, (-2, -1)) if turns else out
+        out = out.flip(-1) if flip else out
+        if params["matrix"] is not None:
+            out = _sample(out, params["matrix"], "nearest" if mask else "bilinear")
+        if not mask and (params["brightness"] or params["contrast"] != 1):
+            logits = torch.logit(out.clamp(1e-6, 1 - 1e-6))
+            out = torch.sigmoid((logits + params["brightness"]) * params["contrast"])
+        return tv_tensors.wrap(out, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else out
+
+    def _dihedral(self, square: bool) -> tuple[int, bool]:
+        if not self.do_flip or not _chance(0.5):
+            return 0, False
+        if not self.flip_vert:
+            return 0, True
+        turns = int(torch.randint(4, ())) if square else 2 * int(torch.randint(2, ()))
+        return turns, _chance(0.5)
+
+    def _matrix(self, height: int, width: int) -> Tensor | None:
+        """Draws the homography from output to input coordinates in -1..1, or None where nothing changes."""
+        matrix = torch.eye(3)
+        changed = False
+        if self.max_rotate and _chance(self.p_affine):
+            angle = math.radians(_uniform(-self.max_rotate, self.max_rotate))
+            cos, sin, aspect = math.cos(angle), math.sin(angle), width / height
+            matrix = torch.tensor([[cos, -sin / aspect, 0], [sin * aspect, cos, 0], [0, 0, 1]]) @ matrix
+            changed = True
+        if (self.min_zoom != 1 or self.max_zoom != 1) and _chance(self.p_affine):
+            scale = 1 / _uniform(self.min_zoom, self.max_zoom)
+            x, y = ((1 - scale) * _uniform(-1, 1) for _ in range(2))
+            matrix = torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]]) @ matrix
+            changed = True
+        if self.max_warp and _chance(self.p_affine):
+            warp = [_uniform(-self.max_warp, self.max_warp) / 2 for _ in range(2)]
+            matrix = torch.tensor([[1, 0, 0], [0, 1, 0], [*warp, 1]]) @ matrix
+            changed = True
+        return matrix if changed else None
+
+    def _brightness(self) -> float:
+        if not self.max_lighting or not _chance(self.p_lighting):
+            return 0.0
+        middle = 0.5 * (1 + _uniform(-self.max_lighting, self.max_lighting))
+        return math.log(middle / (1 - middle))
+
+    def _contrast(self) -> float:
+        if not self.max_lighting or not _chance(self.p_lighting):
+            return 1.0
+        bound = -math.log(1 - self.max_lighting)
+        return math.exp(_uniform(-bound, bound))
+
+
+def _sample(x: Tensor, matrix: Tensor, mode: str) -> Tensor:
+    height, width = x.shape[-2:]
+    ys, xs = (torch.linspace(-1 + 1 / n, 1 - 1 / n, n) for n in (height, width))
+    grid = torch.stack([*torch.meshgrid(xs, ys, indexing="xy"), torch.ones(height, width)], dim=-1) @ matrix.T
+    grid = grid[..., :2] / grid[..., 2:]
+    images = x.reshape(1, -1, height, width)
+    kind = images.dtype
+    sampled = F.grid_sample(images.float(), grid[None], mode, padding_mode="reflection", align_corners=False)
+    return sampled.to(kind).reshape(x.shape)
+
+
+def _chance(p: float) -> bool:
+    return float(torch.rand(())) < p
+
+
+def _uniform(low: float, high: float) -> float:
+    return float(torch.empty(()).uniform_(low, high))

@@ -1,0 +1,46 @@
+"""A data set of image files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .read import read_image
+
+
+class ImageDataset(Dataset[Any]):
+    """Image files with their targets: gives `(image, target)`, or the image alone where there are no targets.
+
+    Args:
+        paths: The files.
+        targets: One target a file, `(n,)` or `(n, k)`, or None.
+        channels: Channels to read; see `read_image`.
+        size: Brings a uint8 image to its size.
+        augment: Changes a float image in 0..1, or None.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        targets: Tensor | None,
+        *,
+        channels: int,
+        size: Callable[[Tensor], Tensor],
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if targets is not None and len(targets) != len(paths):
+            raise ValueError(f"Expected one target a file, but got {len(targets)} targets for {len(paths)} files")
+        self.paths, self.targets = [*paths], targets
+        self.channels, self.size, self.augment = channels, size, augment
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
+        image = self.size(read_image(self.paths[index], self.channels)).to(torch.float32) / 255
+        if self.augment is not None:
+            image = self.augment(image)
+        return image if self.targets is None else (image, self.targets[index])

@@ -1,0 +1,174 @@
+"""What the data modules of single images share."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .augment import AugTransforms
+from .dataset import ImageDataset
+from .read import EXTENSIONS, find_images, verify_images
+from .resize import ResizeTo
+
+Split = Literal["train", "valid", "test"]
+Resize = Literal["crop", "squish", "pad"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Files and their targets, `(n,)` or `(n, k)`."""
+
+    paths: list[Path]
+    targets: Tensor
+
+    def __getitem__(self, indices: Sequence[int]) -> "Samples":
+        return Samples([self.paths[i] for i in indices], self.targets[torch.tensor(indices, dtype=torch.long)])
+
+
+class ImageData(L.LightningDataModule):
+    """Loaders over the samples of each split. A subclass finds the samples and passes them on.
+
+    `class_names`, `num_classes` and the samples are known once it is constructed, before any image is read.
+
+    Args:
+        samples: Samples of each split that there is.
+        class_names: Names of the classes, or of the outputs of a regression.
+        predict_root: A folder of images, searched recursively, or one image, to predict; the test images by default.
+        image_size: Height and width of the images in a batch, in pixels.
+        batch_size: Images a batch.
+        num_workers: Worker processes of each loader; by default one a processor, at most eight.
+        resize: How images are brought to `image_size`; see `ResizeTo`.
+        augmentation: Changes a training image, float `(c, h, w)` in 0..1; fastai's `AugTransforms` by default.
+        augment: Whether to augment at all.
+        channels: 1 to read images as greyscale, 3 as RGB, 4 with transparency.
+        on_error: Whether an image that cannot be read stops the run, or every image is checked first and those that
+            cannot be read are reported and left out.
+    """
+
+    def __init__(
+        self,
+        samples: dict[Split, Samples],
+        class_names: Sequence[str],
+        *,
+        predict_root: str | Path | None = None,
+        image_size: int | tuple[int, int] = 224,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        resize: Resize = "crop",
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augment: bool = True,
+        channels: int = 3,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        super().__init__()
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"Expected `on_error` to be raise or skip, but got {on_error!r}")
+        if batch_size < 1:
+            raise ValueError(f"Expected `batch_size` to be at least 1, but got {batch_size}")
+        self.samples = samples
+        self.class_names = [*class_names]
+        self.predict_root = None if predict_root is None else Path(predict_root)
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.batch_size = batch_size
+        self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        self.resize = resize
+        self.augmentation = (augmentation or AugTransforms()) if augment else None
+        self.channels = channels
+        self.on_error = on_error
+        self._checked: set[str] = set()
+        ResizeTo(self.image_size, resize)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, or of the outputs of a regression."""
+        return len(self.class_names)
+
+    def setup(self, stage: str) -> None:
+        """Checks the images of the stage's splits where unreadable ones are to be skipped."""
+        splits: dict[str, list[Split]] = {"fit": ["train", "valid"], "validate": ["valid"], "test": ["test"]}
+        for split in splits.get(stage, []):
+            if self.on_error == "skip" and split in self.samples and split not in self._checked:
+                kept = self._readable(self.samples[split].paths, split)
+                self.samples[split] = self.samples[split][kept]
+                self._checked.add(split)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._dataset("train", random=True), shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        return self._loader(self._dataset("valid")) if "valid" in self.samples else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        if self.predict_root is None:
+            paths = self._split("test").paths
+        elif self.predict_root.is_file():
+            paths = [self.predict_root]
+        else:
+            paths = find_images(self.predict_root)
+            if not paths:
+                raise ValueError(f"Expected images to predict in {self.predict_root}, but there are none")
+        if self.on_error == "skip":
+            paths = [paths[i] for i in self._readable(paths, "predict")]
+        return self._loader(
+            ImageDataset(paths, None, channels=self.channels, size=ResizeTo(self.image_size, self.resize))
+        )
+
+    def _split(self, split: Split) -> Samples:
+        if split not in self.samples:
+            raise ValueError(f"Expected {split} images, but the data has only {', '.join(self.samples)}")
+        return self.samples[split]
+
+    def _dataset(self, split: Split, random: bool = False) -> ImageDataset:
+        samples = self._split(split)
+        return ImageDataset(
+            samples.paths,
+            samples.targets,
+            channels=self.channels,
+            size=ResizeTo(self.image_size, self.resize, random=random),
+            augment=self.augmentation if random else None,
+        )
+
+    def _loader(self, dataset: ImageDataset, shuffle: bool = False) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            drop_last=shuffle and len(dataset) > self.batch_size,  # a last batch of one breaks batch norm
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _readable(self, paths: list[Path], split: str) -> list[int]:
+        errors = verify_images(paths, self.num_workers)
+        if errors:
+            listed = "\n".join(f"  {error.path}: {error.reason}" for error in errors)
+            warnings.warn(f"{len(errors)} of {len(paths)} {split} images are left out:\n{listed}", stacklevel=2)
+        if len(errors) == len(paths):
+            raise ValueError(f"Expected {split} images that can be read, but none of {len(paths)} can")
+        bad = {error.path for error in errors}
+        return [i for i, path in enumerate(paths) if path not in bad]
+
+
+def require_folder(root: Path, what: str) -> None:
+    """Raises FileNotFoundError unless `root` is a folder."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"Expected `{what}` to be a folder, but there is none at {root}")
+
+
+def no_images(root: Path) -> ValueError:
+    """Returns the error for a folder without images, which says what it holds instead."""
+    found = sorted({path.suffix.lower() or "no extension" for path in root.rglob("*") if path.is_file()})
+    common = ", ".join(sorted(EXTENSIONS & {".jpg", ".png", ".tif", ".webp", ".bmp"}))
+    held = f"files with {', '.join(found[:5])}" if found else "no files"
+    return ValueError(f"Expected images ({common}, ...) in {root}, but it holds {held}")

@@ -1,0 +1,111 @@
+"""Images in one folder a class."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .image_data import ImageData, Resize, Samples, Split, no_images, require_folder
+from .read import find_images
+from .split import stratified_split
+
+_SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "valid": ("valid", "val"),
+    "test": ("test",),
+}
+
+
+class ImageFolderData(ImageData):
+    """Classes of images: `root/train/<class>/*` and `root/valid/<class>/*` (and `root/test`), or `root/<class>/*`.
+
+    Without a validation folder, a share of the training images is set aside, seeded and stratified by class.
+
+    Args:
+        root: The folder.
+        valid_fraction: Share of the images for validation, where there is no folder for it.
+        test_fraction: Share of the images for testing, likewise.
+        seed: Seed of that split.
+        predict_root: See `ImageData`.
+        image_size: See `ImageData`.
+        batch_size: See `ImageData`.
+        num_workers: See `ImageData`.
+        resize: See `ImageData`.
+        augmentation: See `ImageData`.
+        augment: See `ImageData`.
+        channels: See `ImageData`.
+        on_error: See `ImageData`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there are no images, fewer than two classes, or classes that training lacks.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        valid_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        seed: int = 42,
+        predict_root: str | Path | None = None,
+        image_size: int | tuple[int, int] = 224,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        resize: Resize = "crop",
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augment: bool = True,
+        channels: int = 3,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        root = Path(root)
+        require_folder(root, "root")
+        folders = {
+            split: root / name for split, names in _SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
+        }
+        train = folders.get("train", root)
+        class_names = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = {split: _samples(folder, class_names) for split, folder in (folders | {"train": train}).items()}
+        if len(class_names) < 2:
+            raise ValueError(f"Expected a folder for each of two classes or more in {train}, but got {class_names}")
+        fractions = [0.0 if split in folders else f for split, f in zip(("valid", "test"), (valid_fraction, test_fraction), strict=True)]
+        rest, *parts = stratified_split(found["train"].targets.tolist(), fractions, seed)
+        samples: dict[Split, Samples] = {"train": found["train"][rest]}
+        splits: tuple[Split, Split] = ("valid", "test")
+        for split, part in zip(splits, parts, strict=True):
+            if split in found:
+                samples[split] = found[split]
+            elif part:
+                samples[split] = found["train"][part]
+        super().__init__(
+            samples,
+            class_names,
+            predict_root=predict_root,
+            image_size=image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            resize=resize,
+            augmentation=augmentation,
+            augment=augment,
+            channels=channels,
+            on_error=on_error,
+        )
+
+
+def _samples(folder: Path, class_names: list[str]) -> Samples:
+    unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in class_names and p.name[0] != ".")
+    if unknown:
+        raise ValueError(
+            f"Expected the classes of {folder} among those of training ({', '.join(class_names)}), but it has "
+            f"{', '.join(unknown)}"
+        )
+    paths, targets = [], []
+    for target, name in enumerate(class_names):
+        images = find_images(folder / name)
+        paths += images
+        targets += [target] * len(images)
+    if not paths:
+        raise no_images(folder)
+    return Samples(paths, torch.tensor(targets))

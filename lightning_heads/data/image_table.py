@@ -1,0 +1,220 @@
+"""Images listed in a csv file."""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .image_data import ImageData, Resize, Samples, Split
+from .split import stratified_split
+
+Rows = list[dict[str, str]]
+
+
+class ImageTableData(ImageData):
+    """Images listed in a csv file with a header: a path, and what is to be learnt of it.
+
+    One of `label`, `labels`, `probabilities` and `values` says which columns that is.
+
+    Args:
+        table: The csv file.
+        root: Folder that the paths are relative to; the table's own by default.
+        path: Column of the paths.
+        label: Column of the class name: a target is a class index.
+        labels: Columns of 0 and 1, one a class: a target is `(num_classes,)`, for `multilabel`. Or one column of class
+            names, separated by `separator`.
+        probabilities: Columns with each class's probability, which sum to 1: a target is `(num_classes,)`.
+        values: Columns of numbers, for a regression: a target is `(len(values),)`.
+        separator: What separates class names where `labels` is one column.
+        delimiter: What separates the columns.
+        split: Column that says `train`, `valid` or `test`; else shares are set aside at random.
+        valid_fraction: Share of the images for validation, where there is no `split`.
+        test_fraction: Share of the images for testing, likewise.
+        stratify: Columns whose combinations those shares are stratified by; by default `label`.
+        seed: Seed of that split.
+        predict_root: See `ImageData`.
+        image_size: See `ImageData`.
+        batch_size: See `ImageData`.
+        num_workers: See `ImageData`.
+        resize: See `ImageData`.
+        augmentation: See `ImageData`.
+        augment: See `ImageData`.
+        channels: See `ImageData`.
+        on_error: See `ImageData`.
+
+    Raises:
+        FileNotFoundError: If the table or an image that it lists is missing.
+        ValueError: If a column is missing, a cell is no number or empty, or training lacks a class.
+    """
+
+    def __init__(
+        self,
+        table: str | Path,
+        root: str | Path | None = None,
+        *,
+        path: str = "path",
+        label: str | None = None,
+        labels: Sequence[str] | None = None,
+        probabilities: Sequence[str] | None = None,
+        values: Sequence[str] | None = None,
+        separator: str = " ",
+        delimiter: str = ",",
+        split: str | None = None,
+        valid_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        stratify: Sequence[str] | None = None,
+        seed: int = 42,
+        predict_root: str | Path | None = None,
+        image_size: int | tuple[int, int] = 224,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        resize: Resize = "crop",
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augment: bool = True,
+        channels: int = 3,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        table = Path(table)
+        if sum(kind is not None for kind in (label, labels, probabilities, values)) != 1:
+            raise ValueError("Expected one of `label`, `labels`, `probabilities` and `values`")
+        numbers = [*(probabilities or values or ())]
+        by = [*(stratify or ([label] if label else []))]
+        used = [path, *([label] if label else []), *(labels or []), *numbers, *([split] if split else []), *by]
+        rows = _read(table, delimiter, used)
+        paths = _paths(rows, table.parent if root is None else Path(root), path, table)
+
+        if label is not None:
+            class_names, targets = _classes(rows, label, table)
+        elif labels is not None:
+            class_names, targets = _multilabel(rows, [*labels], separator, table)
+        else:
+            class_names, targets = numbers, _numbers(rows, numbers, table)
+        if probabilities is not None:
+            _check_probabilities(targets, table)
+
+        everything = Samples(paths, targets)
+        if split is None:
+            keys = [tuple(row[column] for column in by) for row in rows]
+            parts = stratified_split(keys, [valid_fraction, test_fraction], seed)
+        else:
+            parts = _split_column(rows, split, table)
+        names: tuple[Split, ...] = ("train", "valid", "test")
+        samples = {name: everything[part] for name, part in zip(names, parts, strict=True) if part}
+        if "train" not in samples:
+            raise ValueError(f"Expected {table} to hold training images, but it holds {', '.join(samples) or 'none'}")
+        if label is not None:
+            _check_seen(samples, class_names, table)
+        super().__init__(
+            samples,
+            class_names,
+            predict_root=predict_root,
+            image_size=image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            resize=resize,
+            augmentation=augmentation,
+            augment=augment,
+            channels=channels,
+            on_error=on_error,
+        )
+
+
+def _read(table: Path, delimiter: str, columns: list[str]) -> Rows:
+    if not table.is_file():
+        raise FileNotFoundError(f"Expected `table` to be a csv file, but there is none at {table}")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        header = [*(reader.fieldnames or [])]
+        if missing := [column for column in dict.fromkeys(columns) if column not in header]:
+            raise ValueError(f"Expected {table} to have the columns {', '.join(missing)}, but it has {', '.join(header)}")
+        rows = [*reader]
+    if not rows:
+        raise ValueError(f"Expected {table} to have rows, but it has none below its header")
+    return rows
+
+
+def _line(table: Path, index: int) -> str:
+    return f"{table}, line {index + 2}"
+
+
+def _paths(rows: Rows, root: Path, column: str, table: Path) -> list[Path]:
+    paths = [root / row[column] for row in rows]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    if missing:
+        first = missing[0]
+        raise FileNotFoundError(
+            f"Expected every image of {table} to be there, but {len(missing)} of {len(rows)} are missing, the first "
+            f"{paths[first]} ({_line(table, first)})"
+        )
+    return paths
+
+
+def _classes(rows: Rows, column: str, table: Path) -> tuple[list[str], Tensor]:
+    for i, row in enumerate(rows):
+        if not row[column]:
+            raise ValueError(f"Expected a class in the column {column}, but it is empty ({_line(table, i)})")
+    class_names = sorted({row[column] for row in rows})
+    if len(class_names) < 2:
+        raise ValueError(f"Expected two classes or more in the column {column} of {table}, but got {class_names}")
+    return class_names, torch.tensor([class_names.index(row[column]) for row in rows])
+
+
+def _multilabel(rows: Rows, columns: list[str], separator: str, table: Path) -> tuple[list[str], Tensor]:
+    if len(columns) > 1:
+        targets = _numbers(rows, columns, table)
+        bad = ((targets != 0) & (targets != 1)).any(dim=1).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(f"Expected 0 or 1 in the columns {', '.join(columns)} ({_line(table, bad[0])})")
+        return columns, targets
+    named = [{name for name in row[columns[0]].split(separator) if name} for row in rows]
+    class_names = sorted(set().union(*named))
+    if not class_names:
+        raise ValueError(f"Expected classes in the column {columns[0]} of {table}, but it is empty throughout")
+    return class_names, torch.tensor([[float(name in names) for name in class_names] for names in named])
+
+
+def _numbers(rows: Rows, columns: list[str], table: Path) -> Tensor:
+    def number(i: int, row: dict[str, str], column: str) -> float:
+        try:
+            value = float(row[column])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                f"Expected a number in the column {column}, but got {row[column]!r} ({_line(table, i)})"
+            )
+        return value
+
+    return torch.tensor([[number(i, row, column) for column in columns] for i, row in enumerate(rows)])
+
+
+def _check_probabilities(targets: Tensor, table: Path) -> None:
+    bad = ((targets < 0).any(dim=1) | ((targets.sum(dim=1) - 1).abs() > 1e-2)).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"Expected probabilities of at least 0 that sum to 1, but got {targets[bad[0]].tolist()} "
+            f"({_line(table, bad[0])})"
+        )
+
+
+def _split_column(rows: Rows, column: str, table: Path) -> list[list[int]]:
+    kinds = {"train": 0, "valid": 1, "val": 1, "test": 2}
+    parts: list[list[int]] = [[], [], []]
+    for i, row in enumerate(rows):
+        if row[column] not in kinds:
+            raise ValueError(f"Expected train, valid or test in {column}, but got {row[column]!r} ({_line(table, i)})")
+        parts[kinds[row[column]]].append(i)
+    return parts
+
+
+def _check_seen(samples: dict[Split, Samples], class_names: list[str], table: Path) -> None:
+    seen = set(samples["train"].targets.tolist())
+    for name, part in samples.items():
+        if unseen := sorted({class_names[i] for i in set(part.targets.tolist()) - seen}):
+            raise ValueError(
+                f"Expected the {name} classes of {table} among those of training, but training has no {', '.join(unseen)}"
+            )

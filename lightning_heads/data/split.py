@@ -1,0 +1,41 @@
+"""Splitting samples into parts, seeded and stratified."""
+
+from collections.abc import Hashable, Sequence
+from random import Random
+
+
+def stratified_split(keys: Sequence[Hashable], fractions: Sequence[float], seed: int) -> list[list[int]]:
+    """Splits indices into a rest and one part a fraction, each holding its share of every key, to the nearest sample.
+
+    A key with two samples or more keeps at least one in the rest.
+
+    Args:
+        keys: What to stratify by, one a sample.
+        fractions: Share of each part after the first.
+        seed: Seed of the shuffle. The split depends on it and on the order of the samples alone.
+
+    Returns:
+        The rest, then a part for each fraction, as sorted indices.
+
+    Raises:
+        ValueError: If fractions are negative or leave nothing.
+
+    >>> stratified_split("aaaabbbb", [0.25], seed=0)
+    [[1, 2, 3, 4, 5, 6], [0, 7]]
+    """
+    if any(fraction < 0 for fraction in fractions) or sum(fractions) >= 1:
+        raise ValueError(f"Expected fractions of at least 0 that sum to less than 1, but got {[*fractions]}")
+    by_key: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        by_key.setdefault(key, []).append(index)
+    random = Random(seed)
+    parts: list[list[int]] = [[] for _ in range(len(fractions) + 1)]
+    for indices in by_key.values():
+        random.shuffle(indices)
+        total = len(indices)
+        for part, fraction in zip(parts[1:], fractions, strict=True):
+            count = min(round(total * fraction), len(indices) - 1)
+            part += indices[:count]
+            indices = indices[count:]
+        parts[0] += indices
+    return [sorted(part) for part in parts]

@@ -1,0 +1,70 @@
+"""One image in, one vector out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..encoders import Encoder
+from ..heads import create_head
+
+
+class ImageModel(nn.Module):
+    """An encoder with a head: maps images in 0..1, `(b, c, h, w)`, to `(b, num_outputs)`.
+
+    Args:
+        encoder: An architecture's name, or an encoder.
+        num_outputs: Outputs of the head.
+        pretrained: Whether an encoder given by name gets its pretrained weights.
+        weights: A local file with those weights.
+        head: A head of your own, from `(b, encoder.num_features, h, w)` to `(b, num_outputs)`, in place of fastai's.
+        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
+        ps: Dropout probabilities of the head.
+        concat_pool: Whether the head pools by maximum and average, or by average alone.
+        y_range: Range that the outputs are squashed into.
+        in_channels: Channels of the images, where the encoder is given by name.
+        image_size: Size that a backbone of fixed size is built for, likewise.
+    """
+
+    num_inputs = 1
+
+    def __init__(
+        self,
+        encoder: str | Encoder,
+        num_outputs: int,
+        *,
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        head: nn.Module | None = None,
+        lin_ftrs: Sequence[int] | None = None,
+        ps: float | Sequence[float] = 0.5,
+        concat_pool: bool = True,
+        y_range: tuple[float, float] | None = None,
+        in_channels: int = 3,
+        image_size: int | tuple[int, int] | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_outputs < 1:
+            raise ValueError(f"Expected `num_outputs` to be at least 1, but got {num_outputs}")
+        if isinstance(encoder, str):
+            encoder = Encoder(
+                encoder,
+                pretrained=pretrained,
+                weights=weights,
+                in_channels=in_channels,
+                image_size=image_size,
+                drop_path_rate=drop_path_rate,
+            )
+        self.encoder = encoder
+        self.head = head or create_head(
+            encoder.num_features, num_outputs, lin_ftrs, ps, concat_pool=concat_pool, y_range=y_range
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.encoder(x))
+        return out
+
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        """Returns the encoder's groups, then the head."""
+        return [*self.encoder.param_groups(), [*self.head.parameters()]]

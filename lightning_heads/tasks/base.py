@@ -1,0 +1,112 @@
+"""The one LightningModule that holds the behaviour of every task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+
+from ..params import LearningRate, optimizer_groups
+
+Stage = Literal["train", "val", "test"]
+
+# What a checkpoint must not repeat when it is loaded: its own weights replace the pretrained ones.
+_ONLY_WHEN_NEW: dict[str, Any] = {"pretrained": False, "weights": None}
+
+
+class TransferModule(L.LightningModule):
+    """Trains any model whose batch is the model's inputs, then the target.
+
+    Subclass it and override what you want to be otherwise: `activation`, `configure_optimizers` or a step.
+
+    Args:
+        model: Maps its inputs to outputs. `model.num_inputs` says how many inputs it takes, 1 by default, and
+            `model.param_groups()` which parameters share a learning rate.
+        criterion: Loss of outputs and target.
+        metrics: Metrics of activated outputs and target, by the name they are logged under.
+        lr: Learning rate: a number, a pair that goes geometrically from the first group to the last, or one a group.
+        optimizer: Makes the optimiser from parameter groups; by default AdamW with fastai's constants
+            (betas 0.9 and 0.99, eps 1e-5, decoupled weight decay 0.01).
+        lr_scheduler: Makes a scheduler from the optimiser, stepped once an epoch. Schedules over steps are callbacks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        metrics: Mapping[str, Metric] | None = None,
+        *,
+        lr: LearningRate = 1e-3,
+        optimizer: Callable[[Any], Optimizer] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = criterion
+        collection = MetricCollection({**(metrics or {})})
+        self.val_metrics = collection.clone(prefix="val_")
+        self.test_metrics = collection.clone(prefix="test_")
+        self.lr = lr
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out: Tensor = self.model(*inputs)
+        return out
+
+    def activation(self, outputs: Tensor) -> Tensor:
+        """Turns the model's outputs into predictions; here they are predictions already."""
+        return outputs
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        outputs, target = self._outputs_and_target(batch)
+        loss: Tensor = self.criterion(outputs, target)
+        self.log("train_loss", loss, batch_size=len(target), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
+        inputs = [batch] if isinstance(batch, Tensor) else batch[: self._num_inputs]
+        return self.activation(self(*inputs))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups = optimizer_groups(self.model, self.lr)
+        optimizer = self._optimizer(groups) if self._optimizer else AdamW(groups, betas=(0.9, 0.99), eps=1e-5)
+        return optimizer if self._lr_scheduler is None else ([optimizer], [self._lr_scheduler(optimizer)])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY)
+        if saved is not None:
+            saved.update({key: value for key, value in _ONLY_WHEN_NEW.items() if key in saved})
+
+    @property
+    def _num_inputs(self) -> int:
+        return int(getattr(self.model, "num_inputs", 1))
+
+    def _outputs_and_target(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, Tensor) or len(batch) <= self._num_inputs:
+            raise ValueError(f"Expected a batch of {self._num_inputs} inputs, then the target, but there is no target")
+        return self(*batch[: self._num_inputs]), batch[self._num_inputs]
+
+    def _evaluate(self, batch: Sequence[Tensor], stage: Stage, metrics: MetricCollection) -> dict[str, Tensor]:
+        outputs, target = self._outputs_and_target(batch)
+        loss = self.criterion(outputs, target)
+        predictions = self.activation(outputs)
+        self.log(f"{stage}_loss", loss, batch_size=len(target), prog_bar=True, sync_dist=True)
+        metrics.update(predictions, self.metric_target(target))
+        self.log_dict(metrics, batch_size=len(target), prog_bar=True)
+        return {"loss": loss.detach(), "predictions": predictions.detach(), "target": target}
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Turns the criterion's target into the metrics'; here they are one."""
+        return target

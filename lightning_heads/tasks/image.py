@@ -1,0 +1,220 @@
+"""Classification and regression of single images."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassF1Score,
+    MultilabelAccuracy,
+    MultilabelAUROC,
+    MultilabelF1Score,
+)
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+
+from ..models import ImageModel
+from .base import TransferModule
+
+# jsonargparse tries the members of a union in order: a number must come before a sequence
+LR = float | list[float] | tuple[float, ...]
+
+
+class ImageClassifier(TransferModule):
+    """Classifies images: a pretrained encoder with fastai's head.
+
+    Targets are class indices `(b,)`, or class probabilities `(b, num_classes)`; with `multilabel`, `(b, num_classes)`
+    of 0 and 1. Predictions are probabilities `(b, num_classes)`. It logs accuracy, F1 (macro) and, for evaluation,
+    area under the ROC curve.
+
+    Args:
+        encoder: An architecture's name; see `Encoder`.
+        num_classes: Number of classes.
+        multilabel: Whether an image has any number of the classes.
+        label_smoothing: Share of each target that is spread over all classes (Szegedy 2016).
+        class_weights: Weight of each class in the loss.
+        class_names: Names of the classes, kept in the checkpoint.
+        pretrained: Whether the encoder gets its pretrained weights.
+        weights: A local file with them; see `Encoder`.
+        lr: See `TransferModule`.
+        optimizer: See `TransferModule`.
+        lr_scheduler: See `TransferModule`.
+        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
+        ps: Dropout probabilities of the head.
+        concat_pool: Whether the head pools by maximum and average, or by average alone.
+        in_channels: Channels of the images.
+        image_size: Size that a backbone of fixed size is built for.
+        drop_path_rate: Stochastic depth of a timm backbone.
+
+    Raises:
+        ValueError: If `num_classes`, `class_names` and `class_weights` disagree, or the encoder cannot be built.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        num_classes: int,
+        *,
+        multilabel: bool = False,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        lr: LR = 1e-3,
+        optimizer: Callable[[Any], Optimizer] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lin_ftrs: Sequence[int] | None = None,
+        ps: float | list[float] = 0.5,
+        concat_pool: bool = True,
+        in_channels: int = 3,
+        image_size: int | tuple[int, int] | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        _check_classes(num_classes, multilabel, class_weights, class_names)
+        model = ImageModel(
+            encoder,
+            num_classes,
+            pretrained=pretrained,
+            weights=weights,
+            lin_ftrs=lin_ftrs,
+            ps=ps,
+            concat_pool=concat_pool,
+            in_channels=in_channels,
+            image_size=image_size,
+            drop_path_rate=drop_path_rate,
+        )
+        weight = None if class_weights is None else torch.tensor([*class_weights])
+        criterion = (
+            _SmoothedBCE(label_smoothing, weight)
+            if multilabel
+            else nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
+        )
+        metrics = _multilabel_metrics(num_classes) if multilabel else _multiclass_metrics(num_classes)
+        super().__init__(model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler)
+        self.multilabel = multilabel
+        self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+
+    def activation(self, outputs: Tensor) -> Tensor:
+        """Turns logits `(b, num_classes)` into probabilities."""
+        return outputs.sigmoid() if self.multilabel else outputs.softmax(dim=1)
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Turns class probabilities into the most probable class, where that is what the targets are."""
+        if self.multilabel:
+            return (target > 0.5).long()
+        return target.argmax(dim=1) if target.is_floating_point() else target
+
+
+class ImageRegressor(TransferModule):
+    """Predicts numbers from images: a pretrained encoder with fastai's head.
+
+    Targets and predictions are `(b, num_outputs)`. It logs mean absolute and squared error and R².
+
+    Args:
+        encoder: An architecture's name; see `Encoder`.
+        num_outputs: Numbers an image.
+        y_range: Range that predictions are squashed into; leave a little room on both sides.
+        loss: Mean squared, mean absolute, or Huber loss.
+        pretrained: Whether the encoder gets its pretrained weights.
+        weights: A local file with them; see `Encoder`.
+        lr: See `TransferModule`.
+        optimizer: See `TransferModule`.
+        lr_scheduler: See `TransferModule`.
+        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
+        ps: Dropout probabilities of the head.
+        concat_pool: Whether the head pools by maximum and average, or by average alone.
+        in_channels: Channels of the images.
+        image_size: Size that a backbone of fixed size is built for.
+        drop_path_rate: Stochastic depth of a timm backbone.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        num_outputs: int = 1,
+        *,
+        y_range: tuple[float, float] | None = None,
+        loss: Literal["mse", "l1", "huber"] = "mse",
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        lr: LR = 1e-3,
+        optimizer: Callable[[Any], Optimizer] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lin_ftrs: Sequence[int] | None = None,
+        ps: float | list[float] = 0.5,
+        concat_pool: bool = True,
+        in_channels: int = 3,
+        image_size: int | tuple[int, int] | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        losses = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
+        if loss not in losses:
+            raise ValueError(f"Expected `loss` to be {', '.join(losses)}, but got {loss!r}")
+        model = ImageModel(
+            encoder,
+            num_outputs,
+            pretrained=pretrained,
+            weights=weights,
+            lin_ftrs=lin_ftrs,
+            ps=ps,
+            concat_pool=concat_pool,
+            y_range=y_range,
+            in_channels=in_channels,
+            image_size=image_size,
+            drop_path_rate=drop_path_rate,
+        )
+        metrics: dict[str, Metric] = {
+            "mean_absolute_error": MeanAbsoluteError(),
+            "mean_squared_error": MeanSquaredError(),
+            "r2_score": R2Score(),
+        }
+        super().__init__(model, losses[loss](), metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+
+
+class _SmoothedBCE(nn.Module):
+    """Binary cross-entropy of logits and targets `(b, c)` with smoothed labels and a weight for each class."""
+
+    def __init__(self, label_smoothing: float, weight: Tensor | None) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.loss = nn.BCEWithLogitsLoss(weight)
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        smooth = target.to(outputs.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        loss: Tensor = self.loss(outputs, smooth)
+        return loss
+
+
+def _check_classes(
+    num_classes: int, multilabel: bool, weights: Sequence[float] | None, names: Sequence[str] | None
+) -> None:
+    if num_classes < (1 if multilabel else 2):
+        raise ValueError(f"Expected `num_classes` to be at least {1 if multilabel else 2}, but got {num_classes}")
+    for argument, value in (("class_weights", weights), ("class_names", names)):
+        if value is not None and len(value) != num_classes:
+            raise ValueError(f"Expected `{argument}` to have {num_classes} entries, one a class, but got {len(value)}")
+
+
+def _multiclass_metrics(n: int) -> dict[str, Metric]:
+    return {
+        "accuracy": MulticlassAccuracy(n, average="micro"),
+        "f1_score": MulticlassF1Score(n, average="macro"),
+        "auroc": MulticlassAUROC(n, thresholds=200),
+    }
+
+
+def _multilabel_metrics(n: int) -> dict[str, Metric]:
+    return {
+        "accuracy": MultilabelAccuracy(n),
+        "f1_score": MultilabelF1Score(n),
+        "auroc": MultilabelAUROC(n, thresholds=200),
+    }

@@ -32,10 +32,14 @@ def param_groups(model: nn.Module) -> list[list[nn.Parameter]]:
                 raise ValueError(f"Expected group {index} to hold parameters of the model, but one is not the model's")
             if id(parameter) in seen:
                 name = names[id(parameter)]
-                raise ValueError(f"Expected {name} in one parameter group, but it is in {seen[id(parameter)]} and {index}")
+                raise ValueError(
+                    f"Expected {name} in one parameter group, but it is in {seen[id(parameter)]} and {index}"
+                )
             seen[id(parameter)] = index
     if missing := [name for key, name in names.items() if key not in seen]:
-        raise ValueError(f"Expected every parameter in a group, but {len(missing)} are in none: {', '.join(missing[:3])}")
+        raise ValueError(
+            f"Expected every parameter in a group, but {len(missing)} are in none: {', '.join(missing[:3])}"
+        )
     return groups
 
 
@@ -93,7 +97,8 @@ def _undecayed(model: nn.Module) -> set[int]:
     for module in model.modules():
         if "norm" in type(module).__name__.lower():
             keys |= {id(p) for p in module.parameters(recurse=False)}
-        listed: Iterable[str] = module.no_weight_decay() if callable(getattr(module, "no_weight_decay", None)) else ()
+        name_undecayed = getattr(module, "no_weight_decay", None)
+        listed: Iterable[str] = name_undecayed() if callable(name_undecayed) else ()
         own = dict(module.named_parameters())
         keys |= {id(own[name]) for name in listed if name in own}
     return keys

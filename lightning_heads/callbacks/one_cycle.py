@@ -7,7 +7,6 @@ import lightning as L
 from torch.optim import Optimizer
 
 
-
 class OneCycle(L.Callback):
     """Warms learning rates up and anneals them by cosines over the whole fit, momentum the other way (Smith 2018).
 
@@ -32,7 +31,9 @@ class OneCycle(L.Callback):
             raise ValueError(f"Expected `pct_start` in (0, 1), but got {pct_start}")
         self.pct_start, self.div, self.div_final, self.moms = pct_start, div, div_final, moms
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Sets learning rates and momentum for the step to come."""
         total = trainer.estimated_stepping_batches
         if not math.isfinite(total):

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 
-class AugTransforms(v2.Transform):
+class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Flips, rotates, zooms, warps and relights float images `(..., c, h, w)` in 0..1, as fastai's `aug_transforms`.
 
     Rotation, zoom and warp are composed and sampled once, bilinearly, with reflected borders; masks move alike and are
@@ -18,8 +18,9 @@ class AugTransforms(v2.Transform):
 
     Args:
         mult: Factor on `max_rotate`, `max_lighting` and `max_warp`.
-        do_flip: Whether to flip, half of the time.
-        flip_vert: Whether to take any of the eight flips and quarter turns instead of the horizontal flip alone.
+        do_flip: Whether to flip.
+        flip_vert: Whether to draw from all eight flips and quarter turns (four where the image is not square) instead
+            of the horizontal flip alone.
         max_rotate: Largest rotation, in degrees.
         min_zoom: Smallest zoom.
         max_zoom: Largest zoom.
@@ -82,10 +83,10 @@ class AugTransforms(v2.Transform):
         return tv_tensors.wrap(out, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else out
 
     def _dihedral(self, square: bool) -> tuple[int, bool]:
-        if not self.do_flip or not _chance(0.5):
+        if not self.do_flip:
             return 0, False
         if not self.flip_vert:
-            return 0, True
+            return 0, _chance(0.5)
         turns = int(torch.randint(4, ())) if square else 2 * int(torch.randint(2, ()))
         return turns, _chance(0.5)
 

@@ -2,14 +2,14 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .augment import AugTransforms
@@ -62,7 +62,7 @@ class ImageData(L.LightningDataModule):
         batch_size: int = 64,
         num_workers: int | None = None,
         resize: Resize = "crop",
-        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augmentation: nn.Module | None = None,
         augment: bool = True,
         channels: int = 3,
         on_error: Literal["raise", "skip"] = "raise",

@@ -1,11 +1,10 @@
 """Images in one folder a class."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from .image_data import ImageData, Resize, Samples, Split, no_images, require_folder
 from .read import find_images
@@ -55,7 +54,7 @@ class ImageFolderData(ImageData):
         batch_size: int = 64,
         num_workers: int | None = None,
         resize: Resize = "crop",
-        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augmentation: nn.Module | None = None,
         augment: bool = True,
         channels: int = 3,
         on_error: Literal["raise", "skip"] = "raise",
@@ -70,7 +69,10 @@ class ImageFolderData(ImageData):
         found = {split: _samples(folder, class_names) for split, folder in (folders | {"train": train}).items()}
         if len(class_names) < 2:
             raise ValueError(f"Expected a folder for each of two classes or more in {train}, but got {class_names}")
-        fractions = [0.0 if split in folders else f for split, f in zip(("valid", "test"), (valid_fraction, test_fraction), strict=True)]
+        fractions = [
+            0.0 if split in folders else f
+            for split, f in zip(("valid", "test"), (valid_fraction, test_fraction), strict=True)
+        ]
         rest, *parts = stratified_split(found["train"].targets.tolist(), fractions, seed)
         samples: dict[Split, Samples] = {"train": found["train"][rest]}
         splits: tuple[Split, Split] = ("valid", "test")

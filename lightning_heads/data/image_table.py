@@ -2,12 +2,12 @@
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .image_data import ImageData, Resize, Samples, Split
 from .split import stratified_split
@@ -73,7 +73,7 @@ class ImageTableData(ImageData):
         batch_size: int = 64,
         num_workers: int | None = None,
         resize: Resize = "crop",
-        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augmentation: nn.Module | None = None,
         augment: bool = True,
         channels: int = 3,
         on_error: Literal["raise", "skip"] = "raise",
@@ -130,7 +130,9 @@ def _read(table: Path, delimiter: str, columns: list[str]) -> Rows:
         reader = csv.DictReader(file, delimiter=delimiter)
         header = [*(reader.fieldnames or [])]
         if missing := [column for column in dict.fromkeys(columns) if column not in header]:
-            raise ValueError(f"Expected {table} to have the columns {', '.join(missing)}, but it has {', '.join(header)}")
+            raise ValueError(
+                f"Expected {table} to have the columns {', '.join(missing)}, but it has {', '.join(header)}"
+            )
         rows = [*reader]
     if not rows:
         raise ValueError(f"Expected {table} to have rows, but it has none below its header")
@@ -184,9 +186,7 @@ def _numbers(rows: Rows, columns: list[str], table: Path) -> Tensor:
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise ValueError(
-                f"Expected a number in the column {column}, but got {row[column]!r} ({_line(table, i)})"
-            )
+            raise ValueError(f"Expected a number in the column {column}, but got {row[column]!r} ({_line(table, i)})")
         return value
 
     return torch.tensor([[number(i, row, column) for column in columns] for i, row in enumerate(rows)])
@@ -216,5 +216,5 @@ def _check_seen(samples: dict[Split, Samples], class_names: list[str], table: Pa
     for name, part in samples.items():
         if unseen := sorted({class_names[i] for i in set(part.targets.tolist()) - seen}):
             raise ValueError(
-                f"Expected the {name} classes of {table} among those of training, but training has no {', '.join(unseen)}"
+                f"Expected the {name} classes of {table} among those of training, which has no {', '.join(unseen)}"
             )

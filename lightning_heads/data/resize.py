@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import v2
 
 
-class ResizeTo(v2.Transform):
+class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Brings uint8 images to one size.
 
     Args:

@@ -109,7 +109,9 @@ def sequential_backbone(
             outputs.append(x)
         if not isinstance(x, Tensor) or x.ndim != 4:
             shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"Expected the body of {name} to give a map (b, c, h, w), but it gives {shape}; pass `cut`")
+            raise ValueError(
+                f"Expected the body of {name} to give a map (b, c, h, w), but it gives {shape}; pass `cut`"
+            )
         vector = None if readout is None else readout.eval()(x.permute(0, 3, 1, 2) if layout == "NHWC" else x)
     body.train(training)
     axis, rows = (3, 1) if layout == "NHWC" else (1, 2)
@@ -172,7 +174,7 @@ def depth_by_definition(module: nn.Module) -> dict[str, int]:
 
     def visit(name: str, child: nn.Module, depth: int) -> None:
         children = [*child.named_children()]
-        if children and (isinstance(child, (nn.Sequential, nn.ModuleList)) and depth > 0 or len(children) == 1):
+        if children and ((isinstance(child, (nn.Sequential, nn.ModuleList)) and depth > 0) or len(children) == 1):
             for key, grandchild in children:
                 visit(f"{name}.{key}" if name else key, grandchild, depth - 1)
         else:
@@ -197,7 +199,9 @@ def split_names(ids: dict[str, int], num_groups: int) -> list[list[str]]:
     """
     depths = sorted(set(ids.values()))
     if not 1 <= num_groups <= len(depths):
-        raise ValueError(f"Expected `num_groups` between 1 and {len(depths)}, the backbone's blocks, but got {num_groups}")
+        raise ValueError(
+            f"Expected `num_groups` between 1 and {len(depths)}, the backbone's blocks, but got {num_groups}"
+        )
     size, extra = divmod(len(depths), num_groups)
     group_of: dict[int, int] = {}
     for group in range(num_groups):

@@ -8,8 +8,15 @@ from torch import nn
 
 from .backbone import Backbone, SequentialBackbone, sequential_backbone
 from .meta import EncoderMeta
-from .surgery import ChannelPolicy, Cut, cut_model, last_pool, set_in_channels
-from .timm_backbone import TimmBackbone, create_timm_model, is_timm_model, is_timm_name, timm_first_layers
+from .surgery import ChannelPolicy, Cut, cut_model, input_channels, last_pool, set_in_channels
+from .timm_backbone import (
+    TimmBackbone,
+    create_timm_model,
+    is_timm_model,
+    is_timm_name,
+    timm_first_layers,
+    timm_in_channels,
+)
 from .torchvision_backbone import (
     build_torchvision_backbone,
     create_torchvision_model,
@@ -68,6 +75,11 @@ def build_backbone(
     )
 
 
+def in_channels_of(model: nn.Module) -> int:
+    """Returns how many channels the images of a model have."""
+    return timm_in_channels(model) if is_timm_model(model) else input_channels(model)
+
+
 def set_input(model: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
     """Changes the number of input channels in place, finding the first layers by metadata where there is any."""
     set_in_channels(model, in_channels, policy, timm_first_layers(model) if is_timm_model(model) else ())
@@ -103,10 +115,9 @@ def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderM
     """
     if isinstance(model, str):
         with torch.device("meta" if is_timm_name(model) else "cpu"):
-            model, name = create_model(model, pretrained=False, image_size=image_size), model
-        return build_backbone(model, name=name, image_size=image_size).meta
+            built = create_model(model, pretrained=False, image_size=image_size)
+            return build_backbone(built, name=model, image_size=image_size).meta
     return build_backbone(model, image_size=image_size).meta
-
 
 
 def create_body(
@@ -140,9 +151,12 @@ def create_body(
     """
     if isinstance(model, str):
         model = create_model(model, pretrained=pretrained)
-    set_input(model, in_channels, policy)
+    if in_channels != in_channels_of(model):
+        set_input(model, in_channels, policy)
     if cut is not None:
         return cut_model(model, cut)
     backbone = build_backbone(model, readout=False)
-    chain = isinstance(backbone, SequentialBackbone) and backbone.meta.layout == "NCHW"
-    return backbone.body if chain and not any(isinstance(m, nn.ModuleList) for m in backbone.body) else backbone
+    if not isinstance(backbone, SequentialBackbone) or backbone.meta.layout != "NCHW":
+        return backbone
+    nested = any(isinstance(child, nn.ModuleList) for child in backbone.body.children())
+    return backbone if nested else backbone.body  # a list of modules does not run by itself

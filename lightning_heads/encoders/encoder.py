@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import split_names
-from .build import build_backbone, create_model, set_input
-from .surgery import ChannelPolicy, input_channels
+from .build import build_backbone, create_model, in_channels_of, set_input
+from .surgery import ChannelPolicy
 from .weights import load_weights
 
 
@@ -80,10 +80,10 @@ class Encoder(nn.Module):
             name: str | None = name_or_module
         else:
             model, name = name_or_module, None
-            in_channels = input_channels(model) if in_channels == 3 else in_channels
+            in_channels = in_channels_of(model) if in_channels == 3 else in_channels
         if weights is not None:
             load_weights(model, weights)
-        if in_channels != input_channels(model):
+        if in_channels != in_channels_of(model):
             set_input(model, in_channels, channel_policy)
         self.backbone = build_backbone(model, name=name, image_size=image_size, readout=readout)
         self.meta = self.backbone.meta

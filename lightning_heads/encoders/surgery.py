@@ -25,7 +25,9 @@ def cut_model(model: nn.Module, cut: Cut) -> nn.Module:
     names = [*children]
     if isinstance(cut, str):
         if cut not in children:
-            raise ValueError(f"Expected `cut` to name a child of {type(model).__name__} ({', '.join(names)}), got {cut!r}")
+            raise ValueError(
+                f"Expected `cut` to name a child of {type(model).__name__} ({', '.join(names)}), got {cut!r}"
+            )
         cut = names.index(cut)
     kept = names[:cut]
     if not kept:
@@ -90,7 +92,7 @@ def _widen(layer: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
         raise ValueError(f"Expected a first layer for RGB to give it {in_channels} channels, but it takes {width}")
     weight = layer.weight.detach()
     # space-to-depth stems and linear patch embeddings see several pixels at once, channels last
-    pixels = weight.unflatten(1, (width // 3, 3))
+    pixels = weight.reshape(len(weight), width // 3, 3, *weight.shape[2:])
     widened = _widen_filters(pixels.transpose(1, 2), in_channels, policy).transpose(1, 2).flatten(1, 2)
     layer.weight = nn.Parameter(widened.contiguous())
     if isinstance(layer, nn.Conv2d):

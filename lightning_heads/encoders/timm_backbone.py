@@ -21,6 +21,9 @@ from .backbone import (
 )
 from .meta import EncoderMeta, Layout
 
+# timm's contract is one of attributes, which types of modules cannot say
+TimmModel = Any
+
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
@@ -39,7 +42,9 @@ class TimmBackbone(Backbone):
         ValueError: If a part is missing that an encoder needs.
     """
 
-    def __init__(self, model: nn.Module, image_size: tuple[int, int] | None = None, readout: bool = True) -> None:
+    body: TimmModel
+
+    def __init__(self, model: TimmModel, image_size: tuple[int, int] | None = None, readout: bool = True) -> None:
         super().__init__()
         _remove_classifiers(model)
         self.meta, head_layers = _probe(model, image_size, readout)
@@ -89,8 +94,12 @@ def create_timm_model(
     name: str, pretrained: bool, image_size: tuple[int, int] | None = None, drop_path_rate: float = 0.0
 ) -> nn.Module:
     """Creates a timm model that takes varying sizes where it can, else the given one."""
-    shared = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-    options: list[dict[str, Any]] = [{"dynamic_img_size": True}, *([{"img_size": image_size}] if image_size else []), {}]
+    shared: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    options: list[dict[str, Any]] = [
+        {"dynamic_img_size": True},
+        *([{"img_size": image_size}] if image_size else []),
+        {},
+    ]
     for extra in options:
         try:
             with torch.device("meta"):  # costs little, and only the constructor knows what it takes
@@ -103,7 +112,7 @@ def create_timm_model(
     raise ValueError(f"Expected {name} to take {', '.join(shared)}, but it does not")
 
 
-def convert_timm_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_timm_weights(model: TimmModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Runs the architecture's own filter over a state dict, which resizes position embeddings and renames old keys."""
     module = inspect.getmodule(type(model))
     convert = getattr(module, "checkpoint_filter_fn", None)
@@ -111,24 +120,33 @@ def convert_timm_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[s
     return converted
 
 
-def timm_first_layers(model: nn.Module) -> tuple[str, ...]:
+def timm_first_layers(model: TimmModel) -> tuple[str, ...]:
     """Returns the names of the layers that see the image, where the metadata is right about them."""
     names = _names(model, "first_conv")
     modules = dict(model.named_modules())
     return names if all(name in modules for name in names) else ()
 
 
-def _names(model: nn.Module, key: str) -> tuple[str, ...]:
+def timm_in_channels(model: TimmModel) -> int:
+    """Returns how many channels the images have."""
+    layers = timm_first_layers(model)
+    layer: nn.Module | None = model.get_submodule(layers[0]) if layers else None
+    if isinstance(layer, nn.Conv2d) and layer.in_channels % 3:
+        return layer.in_channels
+    return 3  # a multiple of 3 may be several pixels of RGB
+
+
+def _names(model: TimmModel, key: str) -> tuple[str, ...]:
     value = model.pretrained_cfg.get(key) or ()
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def timm_classifiers(model: nn.Module) -> tuple[str, ...]:
+def timm_classifiers(model: TimmModel) -> tuple[str, ...]:
     """Returns the names of the classifiers."""
     return _names(model, "classifier")
 
 
-def _remove_classifiers(model: nn.Module) -> None:
+def _remove_classifiers(model: TimmModel) -> None:
     modules = dict(model.named_modules())
     for name in timm_classifiers(model):
         if name in modules:
@@ -140,7 +158,7 @@ def _replace(model: nn.Module, name: str) -> None:
     setattr(model.get_submodule(parent), leaf, nn.Identity())
 
 
-def _probe(model: nn.Module, image_size: tuple[int, int] | None, readout: bool) -> tuple[EncoderMeta, list[str]]:
+def _probe(model: TimmModel, image_size: tuple[int, int] | None, readout: bool) -> tuple[EncoderMeta, list[str]]:
     """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
 
     Returns with it the names of the layers that only the classifier's input needs.
@@ -150,7 +168,7 @@ def _probe(model: nn.Module, image_size: tuple[int, int] | None, readout: bool) 
     own_size = (cfg["input_size"][1], cfg["input_size"][2])
     size = image_size or own_size
     first = next(model.parameters())
-    x = torch.zeros(1, _in_channels(model), *size, device=first.device, dtype=first.dtype)
+    x = torch.zeros(1, timm_in_channels(model), *size, device=first.device, dtype=first.dtype)
     training = model.training
     model.eval()
     try:
@@ -179,7 +197,7 @@ def _probe(model: nn.Module, image_size: tuple[int, int] | None, readout: bool) 
         num_features = features.shape[-1]
     head_layers = [name for name in _owners(model, called) if name not in called_before]
     parts = _short(model, head_layers) if readout else ()
-    if readout and getattr(model, "num_prefix_tokens", 0):
+    if readout and getattr(model, "num_prefix_tokens", 0) > 0:
         parts = ("class token", *parts)
     elif readout and not parts and not _averages(features, vector, layout):
         parts = ("own pooling",)
@@ -208,7 +226,7 @@ def _probe(model: nn.Module, image_size: tuple[int, int] | None, readout: bool) 
     return meta, head_layers
 
 
-def _layout(model: nn.Module, features: Any) -> Layout:
+def _layout(model: TimmModel, features: Any) -> Layout:
     if not isinstance(features, Tensor) or features.ndim != 4:
         return "tokens"
     if getattr(model, "output_fmt", None) == "NHWC":
@@ -222,15 +240,6 @@ def _averages(features: Any, vector: Tensor, layout: Layout) -> bool:
         return False
     width = features.shape[1] if layout == "NCHW" else features.shape[-1]
     return bool(vector.shape[1] == width and (layout != "tokens" or features.shape[1] > 1))
-
-
-def _in_channels(model: nn.Module) -> int:
-    layers = timm_first_layers(model)
-    layer = model.get_submodule(layers[0]) if layers else None
-    if isinstance(layer, nn.Conv2d) and layer.in_channels % 3:
-        return layer.in_channels
-    channels: int = getattr(model, "in_chans", 3)
-    return channels
 
 
 @contextmanager
@@ -261,10 +270,10 @@ def _short(model: nn.Module, owners: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(".".join(p[: 2 if p[0] in shared else 1]) for p in parts))
 
 
-def _depths(model: nn.Module) -> dict[str, int]:
+def _depths(model: TimmModel) -> dict[str, int]:
     try:
         matcher = model.group_matcher(coarse=True)
-    except (AttributeError, NotImplementedError):
+    except (AssertionError, AttributeError, NotImplementedError):
         return depth_by_definition(model)
     depths: dict[str, int] = group_parameters(model, matcher, reverse=True)
     return depths

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,11 @@ def build_torchvision_backbone(
     return sequential_backbone(
         body,
         head,
-        tuple(name for name in family.head if name != _FLATTEN and any(True for _ in model.get_submodule(name).parameters())),
+        tuple(
+            name
+            for name in family.head
+            if name != _FLATTEN and any(True for _ in model.get_submodule(name).parameters())
+        ),
         name=name,
         source="torchvision",
         children=tuple(key for key, _ in model.named_children()),
@@ -127,6 +132,8 @@ def build_torchvision_backbone(
 
 class VisionTransformerBackbone(Backbone):
     """torchvision's vision transformer without its classifier; the class token reaches every position of the map."""
+
+    body: Any  # a `models.VisionTransformer`, whose attributes torchvision has no types for
 
     def __init__(self, model: models.VisionTransformer, name: str, readout: bool = True) -> None:
         super().__init__()
@@ -176,7 +183,7 @@ class VisionTransformerBackbone(Backbone):
 
     def _grid(self, tokens: Tensor, x: Tensor) -> Tensor:
         size = [side // self.body.patch_size for side in x.shape[-2:]]
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, size)
+        return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *size)
 
 
 def _family(model: nn.Module) -> Family | None:
@@ -189,7 +196,9 @@ def _has_weights_from(body: nn.Module, split: str) -> bool:
     names = [name for name, _ in body.named_modules()]
     if split not in names:
         return False
-    return any(name in names[names.index(split) :] for name in {n.rpartition(".")[0] for n, _ in body.named_parameters()})
+    return any(
+        name in names[names.index(split) :] for name in {n.rpartition(".")[0] for n, _ in body.named_parameters()}
+    )
 
 
 def _head(model: nn.Module, family: Family) -> nn.Sequential:

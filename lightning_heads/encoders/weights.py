@@ -46,7 +46,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if is_timm_model(model):
         weights = convert_timm_weights(model, weights)
     own = model.state_dict()
-    missing = [n for n in own if n not in weights and not _within(n, classifiers) and not n.endswith("num_batches_tracked")]
+    missing = [
+        n for n in own if n not in weights and not _within(n, classifiers) and not n.endswith("num_batches_tracked")
+    ]
     unexpected = [n for n in weights if n not in own and not _within(n, classifiers)]
     shapes = [
         f"{n} {tuple(weights[n].shape)} instead of {tuple(own[n].shape)}"

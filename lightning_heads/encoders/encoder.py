@@ -94,7 +94,9 @@ class Encoder(nn.Module):
         self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self._memory_format)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
 
     @property
     def num_features(self) -> int:

@@ -54,8 +54,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.meta.layout == "tokens":
-            features, maps = self.body.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")
-            x = maps[-1]
+            features, x = _features_and_grid(self.body, x)
         else:
             features = self.body.forward_features(x)
             x = channels_first(features, self.meta)
@@ -181,7 +180,7 @@ def _probe(model: TimmModel, image_size: tuple[int, int] | None, readout: bool) 
             maps = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
             last = maps[-1]
             if layout == "tokens":
-                last = model.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW")[1][-1]
+                last = _features_and_grid(model, x)[1]
             elif layout == "NCHW":
                 last = features
     except (AttributeError, NotImplementedError, TypeError, AssertionError, RuntimeError, ValueError) as error:
@@ -224,6 +223,13 @@ def _probe(model: TimmModel, image_size: tuple[int, int] | None, readout: bool) 
         license=cfg.get("license") or "unknown",
     )
     return meta, head_layers
+
+
+def _features_and_grid(model: TimmModel, x: Tensor) -> tuple[Any, Tensor]:
+    """Returns the features as the model's head takes them, and the last grid `(b, c, h, w)`, normalised if it can be."""
+    norm = type(model).__name__ != "Hiera"  # the one that normalises after pooling only
+    features, maps = model.forward_intermediates(x, indices=1, norm=norm, output_fmt="NCHW")
+    return features, maps[-1]
 
 
 def _layout(model: TimmModel, features: Any) -> Layout:

@@ -146,7 +146,11 @@ class Encoder(nn.Module):
             )
         if self._normalize:
             x = (x - self.mean) / self.std
-        return x.contiguous(memory_format=self._memory_format)
+        x = x.contiguous(memory_format=self._memory_format)
+        if self.in_channels == 1 and self._memory_format == torch.channels_last:
+            # with one channel the strides fit both formats, and convolutions would take it for the other
+            x = x.squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
+        return x
 
 
 def _per_channel(name: str, values: Sequence[float], n: int) -> Tensor:

@@ -1,0 +1,69 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+
+import lightning_heads as lh
+
+
+def _trainer(folder: Path, **settings: object) -> L.Trainer:
+    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    return L.Trainer(default_root_dir=folder, callbacks=[lh.PredictionWriter()], **{**options, **settings})
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return [*csv.DictReader(file)]
+
+
+def test_writes_file_class_and_probabilities(class_folder: Path, make_image: Callable[..., Path], tmp_path: Path) -> None:
+    files = [make_image(f"new/{i}.png", seed=i) for i in range(5)]
+    data = lh.ImageFolderData(class_folder, predict_root=tmp_path / "new", image_size=32, batch_size=2, num_workers=0)
+    task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_names=data.class_names)
+    predictions = [p for batch in _trainer(tmp_path).predict(task, data) for p in batch.tolist()]
+    rows = _rows(tmp_path / "predictions.csv")
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    for row, (bright, dark) in zip(rows, predictions, strict=True):
+        assert float(row["bright"]) == pytest.approx(bright, abs=1e-5)
+        assert row["class"] == ("bright" if bright > dark else "dark")
+        assert float(row["probability"]) == pytest.approx(max(bright, dark), abs=1e-5)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_writes_numbers_of_a_regression_and_of_a_test(class_folder: Path, tmp_path: Path) -> None:
+    files = sorted(class_folder.rglob("*.png"))
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,x,fold", *(f"{f},{i},{'test' if i % 2 else 'train'}" for i, f in enumerate(files))]))
+    data = lh.ImageTableData(table, values=["x"], split="fold", image_size=32, batch_size=4, num_workers=0)
+    task = lh.ImageRegressor("test_resnet", 1, pretrained=False)
+    _trainer(tmp_path).test(task, data, verbose=False)
+    rows = _rows(tmp_path / "predictions.csv")
+    assert [row["file"] for row in rows] == [str(file) for file in files[1::2]]
+    assert [*rows[0]] == ["file", "output_0"]
+
+
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler`")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:torch.distributed")
+def test_two_processes_write_every_file_once(class_folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"""
+import lightning as L
+import lightning_heads as lh
+if __name__ == "__main__":
+    data = lh.ImageFolderData({str(class_folder)!r}, predict_root={str(class_folder)!r}, image_size=32, batch_size=3,
+                              num_workers=0)
+    task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_names=data.class_names)
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_progress_bar=False,
+                        callbacks=[lh.PredictionWriter({str(tmp_path)!r})])
+    trainer.predict(task, data, return_predictions=False)
+"""
+    )
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=300)
+    rows = _rows(tmp_path / "predictions.csv")
+    assert [row["file"] for row in rows] == [str(path) for path in sorted(class_folder.rglob("*.png"))]

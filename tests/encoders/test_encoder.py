@@ -1,0 +1,109 @@
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.models import densenet121
+
+import lightning_heads as lh
+
+
+def test_normalises_by_the_weights_own_statistics() -> None:
+    model = timm.create_model("test_vit", pretrained=False).eval()
+    cfg = model.pretrained_cfg
+    x = torch.rand(1, 3, 160, 160)
+    mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = model.forward_features((x - mean) / std)[:, 1:].mean(1)
+        got = lh.Encoder(model).eval()(x).mean((2, 3))[:, : expected.shape[1]]
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_map_equals_torchvisions_features() -> None:
+    model = densenet121(weights=None).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = torch.relu(model.features(x))  # the ReLU that a cut by children loses
+        torch.testing.assert_close(lh.Encoder(model, normalize=False).eval()(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_swin_map_is_channels_first_and_square_grid_is_in_order() -> None:
+    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False).eval()
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = model.forward_features(x).permute(0, 3, 1, 2)
+        torch.testing.assert_close(lh.Encoder(model, normalize=False).eval()(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_vit_takes_other_sizes_and_shapes() -> None:
+    encoder = lh.Encoder("test_vit", pretrained=False).eval()
+    assert encoder(torch.rand(1, 3, 96, 160)).shape[-2:] == (6, 10)
+    assert encoder.pyramid(torch.rand(1, 3, 96, 160))[-1].shape[-2:] == (6, 10)
+
+
+def test_fixed_size_is_said_and_can_be_chosen() -> None:
+    encoder = lh.Encoder("xcit_nano_12_p8_224", pretrained=False)
+    if encoder.meta.fixed_size:
+        with pytest.raises(ValueError, match="224x224, the one size"):
+            encoder(torch.rand(1, 3, 100, 100))
+    swin = lh.Encoder("swin_tiny_patch4_window7_224", pretrained=False, image_size=112)
+    assert swin(torch.rand(1, 3, 112, 112)).shape[-2:] == (4, 4)
+    with pytest.raises(ValueError, match="112x112, the one size that swin"):
+        swin(torch.rand(1, 3, 224, 224))
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 3, 4])
+def test_groups_are_contiguous_and_complete(num_groups: int) -> None:
+    encoder = lh.Encoder("resnet18", pretrained=False, num_groups=num_groups)
+    groups = encoder.param_groups()
+    assert len(groups) == num_groups
+    assert sum(len(g) for g in groups) == len([*encoder.parameters()])
+
+
+def test_groups_of_resnet_are_fastais() -> None:
+    encoder = lh.Encoder("torchvision/resnet18", pretrained=False)
+    body = encoder.backbone.body
+    first = [p for child in [*body.children()][:6] for p in child.parameters()]
+    assert [id(p) for p in encoder.param_groups()[0]] == [id(p) for p in first]
+
+
+def test_impossible_group_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="`num_groups` between 1 and 5"):
+        lh.Encoder("resnet18", pretrained=False, num_groups=6)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "resnet18", "torchvision/resnet18"])
+def test_gradient_checkpointing_gives_equal_gradients(name: str) -> None:
+    encoder = lh.Encoder(name, pretrained=False).train()
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    x = torch.rand(2, 3, 64, 64)
+
+    def gradients() -> list[torch.Tensor]:
+        encoder.zero_grad()
+        encoder(x).square().mean().backward()
+        return [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+
+    plain = gradients()
+    encoder.set_grad_checkpointing()
+    torch.testing.assert_close(gradients(), plain, atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_checkpointing_is_refused_where_it_is_missing() -> None:
+    with pytest.raises(ValueError, match="to support gradient checkpointing"):
+        lh.Encoder("torchvision/vit_b_32", pretrained=False).set_grad_checkpointing()
+
+
+def test_statistics_and_channels_are_checked() -> None:
+    with pytest.raises(ValueError, match="`mean` to have 4 values"):
+        lh.Encoder("test_resnet", pretrained=False, in_channels=4, mean=(0.5, 0.5))
+    encoder = lh.Encoder("test_resnet", pretrained=False, in_channels=4, mean=(0.1, 0.2, 0.3, 0.4), std=(1, 1, 1, 2))
+    assert encoder.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    with pytest.raises(ValueError, match=r"images \(b, 4, h, w\), but got \(1, 3, 64, 64\)"):
+        encoder(torch.rand(1, 3, 64, 64))
+
+
+def test_googlenet_is_centred_as_its_weights_expect() -> None:
+    encoder = lh.Encoder("torchvision/googlenet", pretrained=False)
+    assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert not any("aux" in name for name, _ in encoder.named_parameters())

@@ -1,0 +1,29 @@
+import pytest
+import torch
+from torch import nn
+
+from lightning_heads import Encoder, ImageModel
+
+
+def test_is_its_head_on_its_encoder() -> None:
+    model = ImageModel("test_resnet", 3, pretrained=False).eval()
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model(x), model.head(model.encoder(x)))
+
+
+def test_takes_a_head_and_an_encoder_of_ones_own() -> None:
+    encoder = Encoder("test_resnet", pretrained=False, in_channels=4)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(encoder.num_features, 7))
+    model = ImageModel(encoder, 7, head=head)
+    assert model(torch.rand(2, 4, 64, 64)).shape == (2, 7)
+    assert len(model.param_groups()) == 3
+
+
+def test_pooling_can_be_the_average_alone() -> None:
+    model = ImageModel("test_resnet", 2, pretrained=False, concat_pool=False)
+    assert isinstance(model.head[0], nn.AdaptiveAvgPool2d)
+
+
+def test_no_outputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="`num_outputs` to be at least 1, but got 0"):
+        ImageModel("test_resnet", 0, pretrained=False)

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.regression import MeanAbsoluteError
+
+import lightning_heads as lh
+
+
+class _Sum(nn.Module):
+    """Adds a linear layer's views of two inputs."""
+
+    num_inputs = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.linear(a) + self.linear(b)
+
+
+def _trainer(folder: Path, **settings: object) -> L.Trainer:
+    options = {"max_epochs": 2, "logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    return L.Trainer(default_root_dir=folder, enable_model_summary=False, **{**options, **settings})
+
+
+def test_trains_any_model_whose_batch_is_inputs_then_target(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(64, 3), torch.randn(64, 3)
+    target = (a + b) @ torch.tensor([[1.0], [2.0], [-1.0]])
+    loader = DataLoader(TensorDataset(a, b, target), 16)
+    task = lh.TransferModule(_Sum(), nn.MSELoss(), {"mean_absolute_error": MeanAbsoluteError()}, lr=0.1)
+    trainer = _trainer(tmp_path, max_epochs=30, enable_checkpointing=False)
+    trainer.fit(task, loader, loader)
+    assert trainer.callback_metrics["val_loss"] < 0.01
+    assert {"train_loss", "val_loss", "val_mean_absolute_error"} <= set(trainer.callback_metrics)
+    assert trainer.test(task, loader, verbose=False)[0]["test_mean_absolute_error"] < 0.1
+    predictions = torch.cat(trainer.predict(task, DataLoader(TensorDataset(a, b), 16)))
+    torch.testing.assert_close(predictions, target, atol=0.5, rtol=0)
+
+
+def test_equals_a_bare_loop(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 4), torch.randn(32, 1)
+    model, twin = nn.Linear(4, 1), nn.Linear(4, 1)
+    twin.load_state_dict(model.state_dict())
+    loader = DataLoader(TensorDataset(x, y), 8)
+    _trainer(tmp_path, enable_checkpointing=False).fit(lh.TransferModule(model, nn.MSELoss(), lr=0.01), loader)
+    groups = [{"params": [twin.weight]}, {"params": [twin.bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01)
+    for _ in range(2):
+        for inputs, target in loader:
+            optimizer.zero_grad()
+            nn.functional.mse_loss(twin(inputs), target).backward()
+            optimizer.step()
+    torch.testing.assert_close(model.weight, twin.weight)
+    torch.testing.assert_close(model.bias, twin.bias)
+
+
+def test_optimizer_and_scheduler_can_be_chosen(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    task = lh.TransferModule(
+        model,
+        nn.MSELoss(),
+        lr=0.5,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1),
+    )
+    loader = DataLoader(TensorDataset(torch.randn(4, 2), torch.randn(4, 1)), 2)
+    trainer = _trainer(tmp_path, enable_checkpointing=False)
+    trainer.fit(task, loader)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.005)
+
+
+def test_a_batch_without_target_is_refused(tmp_path: Path) -> None:
+    task = lh.TransferModule(nn.Linear(2, 1), nn.MSELoss())
+    with pytest.raises(ValueError, match="1 inputs, then the target, but there is no target"):
+        _trainer(tmp_path, enable_checkpointing=False).fit(task, DataLoader(torch.randn(4, 2), 2))

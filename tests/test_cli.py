@@ -1,0 +1,96 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_heads.cli import main
+
+CONFIGS = sorted((Path(__file__).parent / "conf").rglob("*.yaml"))
+QUIET = [
+    "--trainer.logger=false",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture
+def project(class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, with classes of photographs and a table of them."""
+    rows = ["path,tags,x,y"]
+    for i, path in enumerate(sorted(class_folder.rglob("*.png"))):
+        rows.append(f"{path.relative_to(tmp_path)},{'red' if i % 2 else 'red round'},{i},{i / 2}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_configs() -> None:
+    assert len(CONFIGS) >= 4
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_fits(project: Path, config: Path) -> None:
+    cli = main(["fit", "--config", str(config), *QUIET])
+    assert cli.trainer.state.finished
+    assert "val_loss" in cli.trainer.callback_metrics
+
+
+def test_fit_validate_test_and_predict(project: Path) -> None:
+    config = str(CONFIGS[0].parent / "classify_folder.yaml")
+    data = ["--data.init_args.test_fraction=0.2", "--data.init_args.predict_root=photos/dark"]
+    common = ["--config", config, *QUIET, *data]
+    main(["fit", *common])
+    checkpoint = next((project / "checkpoints").glob("*.ckpt"))
+    for command in ("validate", "test"):
+        main([command, *common, f"--ckpt_path={checkpoint}"])
+    main(["predict", *common, f"--ckpt_path={checkpoint}", "--predictions.folder=out"])
+    with (project / "out/predictions.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 10
+    assert set(rows[0]) == {"file", "class", "probability", "bright", "dark"}
+    assert all(Path(row["file"]).is_file() for row in rows)
+
+
+def test_the_data_decides_the_classes(project: Path) -> None:
+    cli = main(["fit", "--config", str(CONFIGS[0].parent / "classify_folder.yaml"), *QUIET])
+    assert cli.model.class_names == ["bright", "dark"]
+    assert cli.model.hparams["num_classes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.init_args.leraning_rate=1", "leraning_rate"),
+        ("--trainer.max_epoch=1", "max_epoch"),
+        ("--data.init_args.image_sise=3", "image_sise"),
+    ],
+)
+def test_misspelt_keys_are_named(
+    project: Path, argument: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(CONFIGS[0]), *QUIET, argument])
+    assert message in capsys.readouterr().err
+
+
+def test_misspelt_yaml_key_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CONFIGS[0].read_text().replace("pretrained:", "pretraind:")
+    (project / "bad.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "bad.yaml", *QUIET])
+    assert "pretraind" in capsys.readouterr().err
+
+
+def test_num_classes_that_contradicts_the_data_is_refused(project: Path) -> None:
+    with pytest.raises(ValueError, match="num_classes"):
+        main(["fit", "--config", str(CONFIGS[0]), *QUIET, "--model.init_args.num_classes=5"])
+
+
+def test_module_runs_as_a_command() -> None:
+    command = [sys.executable, "-m", "lightning_heads", "--help"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    for name in ("fit", "validate", "test", "predict"):
+        assert name in shown

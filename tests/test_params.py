@@ -1,0 +1,72 @@
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_heads import ImageModel
+from lightning_heads.params import optimizer_groups, param_groups, slice_lr
+
+
+class _Grouped(nn.Module):
+    def __init__(self, groups: list[list[str]]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.groups = groups
+
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        return [[self.get_parameter(name) for name in group] for group in self.groups]
+
+
+A, B = ["a.weight", "a.bias"], ["b.weight", "b.bias"]
+
+
+def test_groups_are_checked_by_identity() -> None:
+    model = _Grouped([A, B])
+    nn.init.zeros_(model.a.bias)
+    nn.init.zeros_(model.b.bias)  # equal by value, different by identity
+    assert [len(group) for group in param_groups(model)] == [2, 2]
+    with pytest.raises(ValueError, match=r"1 are in none: b.bias"):
+        param_groups(_Grouped([A, ["b.weight"]]))
+    with pytest.raises(ValueError, match=r"a.weight in one parameter group, but it is in 0 and 1"):
+        param_groups(_Grouped([A, [*B, "a.weight"]]))
+
+
+def test_model_without_groups_has_one() -> None:
+    assert len(param_groups(nn.Linear(2, 2))) == 1
+
+
+def test_slices_equal_fastais() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fastai.torch_core import even_mults
+
+    assert slice_lr((1e-5, 1e-3), 3) == pytest.approx([*even_mults(1e-5, 1e-3, 3)])
+    assert slice_lr(0.1, 2) == [0.1, 0.1]
+    assert slice_lr([1.0, 2.0, 4.0], 3) == [1.0, 2.0, 4.0]
+    assert slice_lr((1e-5, 1e-3), 1) == [1e-3]
+
+
+@pytest.mark.parametrize("lr", [[1.0, 2.0, 3.0, 4.0], 0.0, [-1.0, 1.0], []])
+def test_impossible_learning_rates_are_refused(lr: object) -> None:
+    with pytest.raises(ValueError, match="`lr`"):
+        slice_lr(lr, 3)  # type: ignore[arg-type]
+
+
+def test_norms_biases_and_what_the_model_names_do_not_decay() -> None:
+    model = ImageModel("test_vit", 2, pretrained=False)
+    groups = optimizer_groups(model, (1e-4, 1e-2))
+    owner = {name: group for group in groups for name in group["param_names"]}
+    assert set(owner) == {name for name, _ in model.named_parameters()}
+    for name, group in owner.items():
+        parameter = model.get_parameter(name)
+        vector = parameter.ndim == 1 or "pos_embed" in name or "cls_token" in name or "reg_token" in name
+        assert (group.get("weight_decay") == 0.0) == vector, name
+    assert sorted({group["lr"] for group in groups}) == pytest.approx([1e-4, 1e-3, 1e-2])
+
+
+def test_optimizer_takes_the_groups() -> None:
+    model = ImageModel("test_resnet", 2, pretrained=False)
+    optimizer = torch.optim.SGD(optimizer_groups(model, 0.1), lr=1.0, weight_decay=0.5)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.5}
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}

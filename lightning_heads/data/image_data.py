@@ -141,7 +141,7 @@ class ImageData(L.LightningDataModule):
     def _loader(self, dataset: ImageDataset, shuffle: bool = False) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,
             drop_last=shuffle and len(dataset) > self.batch_size,  # a last batch of one breaks batch norm

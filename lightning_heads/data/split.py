@@ -20,8 +20,9 @@ def stratified_split(keys: Sequence[Hashable], fractions: Sequence[float], seed:
     Raises:
         ValueError: If fractions are negative or leave nothing.
 
-    >>> stratified_split("aaaabbbb", [0.25], seed=0)
-    [[1, 2, 3, 4, 5, 6], [0, 7]]
+    >>> rest, part = stratified_split("aaaabbbb", [0.25], seed=0)
+    >>> ["aaaabbbb"[i] for i in part]
+    ['a', 'b']
     """
     if any(fraction < 0 for fraction in fractions) or sum(fractions) >= 1:
         raise ValueError(f"Expected fractions of at least 0 that sum to less than 1, but got {[*fractions]}")

@@ -226,7 +226,7 @@ def _probe(model: TimmModel, image_size: tuple[int, int] | None, readout: bool) 
 
 
 def _features_and_grid(model: TimmModel, x: Tensor) -> tuple[Any, Tensor]:
-    """Returns the features as the model's head takes them, and the last grid `(b, c, h, w)`, normalised if it can be."""
+    """Returns the features as the model's head takes them, and the last grid `(b, c, h, w)`, normalised if possible."""
     norm = type(model).__name__ != "Hiera"  # the one that normalises after pooling only
     features, maps = model.forward_intermediates(x, indices=1, norm=norm, output_fmt="NCHW")
     return features, maps[-1]

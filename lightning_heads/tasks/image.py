@@ -11,10 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import (
     MulticlassAccuracy,
-    MulticlassAUROC,
     MulticlassF1Score,
     MultilabelAccuracy,
-    MultilabelAUROC,
     MultilabelF1Score,
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
@@ -30,8 +28,8 @@ class ImageClassifier(TransferModule):
     """Classifies images: a pretrained encoder with fastai's head.
 
     Targets are class indices `(b,)`, or class probabilities `(b, num_classes)`; with `multilabel`, `(b, num_classes)`
-    of 0 and 1. Predictions are probabilities `(b, num_classes)`. It logs accuracy, F1 (macro) and, for evaluation,
-    area under the ROC curve.
+    of 0 and 1. Predictions are probabilities `(b, num_classes)`. It logs accuracy and F1 (macro)
+    for evaluation.
 
     Args:
         encoder: An architecture's name; see `Encoder`.
@@ -208,7 +206,6 @@ def _multiclass_metrics(n: int) -> dict[str, Metric]:
     return {
         "accuracy": MulticlassAccuracy(n, average="micro"),
         "f1_score": MulticlassF1Score(n, average="macro"),
-        "auroc": MulticlassAUROC(n, thresholds=200),
     }
 
 
@@ -216,5 +213,4 @@ def _multilabel_metrics(n: int) -> dict[str, Metric]:
     return {
         "accuracy": MultilabelAccuracy(n),
         "f1_score": MultilabelF1Score(n),
-        "auroc": MultilabelAUROC(n, thresholds=200),
     }

@@ -86,7 +86,7 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> No
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            enable_checkpointing=True,
+            enable_checkpointing=False,
             accelerator="cpu",
         )
         trainer.fit(task, DataLoader(TensorDataset(x, y), 4), ckpt_path=path)

@@ -18,7 +18,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [*csv.DictReader(file)]
 
 
-def test_writes_file_class_and_probabilities(class_folder: Path, make_image: Callable[..., Path], tmp_path: Path) -> None:
+def test_writes_file_class_and_probabilities(
+    class_folder: Path, make_image: Callable[..., Path], tmp_path: Path
+) -> None:
     files = [make_image(f"new/{i}.png", seed=i) for i in range(5)]
     data = lh.ImageFolderData(class_folder, predict_root=tmp_path / "new", image_size=32, batch_size=2, num_workers=0)
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_names=data.class_names)
@@ -35,7 +37,9 @@ def test_writes_file_class_and_probabilities(class_folder: Path, make_image: Cal
 def test_writes_numbers_of_a_regression_and_of_a_test(class_folder: Path, tmp_path: Path) -> None:
     files = sorted(class_folder.rglob("*.png"))
     table = tmp_path / "table.csv"
-    table.write_text("\n".join(["path,x,fold", *(f"{f},{i},{'test' if i % 2 else 'train'}" for i, f in enumerate(files))]))
+    table.write_text(
+        "\n".join(["path,x,fold", *(f"{f},{i},{'test' if i % 2 else 'train'}" for i, f in enumerate(files))])
+    )
     data = lh.ImageTableData(table, values=["x"], split="fold", image_size=32, batch_size=4, num_workers=0)
     task = lh.ImageRegressor("test_resnet", 1, pretrained=False)
     _trainer(tmp_path).test(task, data, verbose=False)

@@ -71,7 +71,9 @@ def test_lighting_has_fastais_strength() -> None:
     assert levels.max().item() == pytest.approx(theirs.max().item(), abs=0.02)
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"min_zoom": 2.0}, "min_zoom"), ({"max_lighting": 1.0}, "lighting")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"min_zoom": 2.0}, "min_zoom"), ({"max_lighting": 1.0}, "lighting")]
+)
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AugTransforms(**settings)

@@ -57,7 +57,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="but it holds no files"):
         _data(tmp_path / "empty")
     (tmp_path / "empty/a/notes.txt").write_text("x")
-    with pytest.raises(ValueError, match="but it holds files with .txt"):
+    with pytest.raises(ValueError, match=r"but it holds files with \.txt"):
         _data(tmp_path / "empty")
 
 
@@ -78,7 +78,9 @@ def test_unreadable_images_can_be_skipped_with_a_report(class_folder: Path) -> N
     for name in ("bad0.png", "bad1.png"):
         (class_folder / "dark" / name).write_bytes(b"")
     data = _data(class_folder, valid_fraction=0.0, on_error="skip")
-    with pytest.warns(UserWarning, match=r"(?s)2 of 22 train images are left out:.*bad0.png: the file is empty.*bad1.png"):
+    with pytest.warns(
+        UserWarning, match=r"(?s)2 of 22 train images are left out:.*bad0.png: the file is empty.*bad1.png"
+    ):
         data.setup("fit")
     assert len(data.samples["train"].paths) == len(data.samples["train"].targets) == 20
     assert sum(len(batch) for batch, _ in data.train_dataloader()) == 20

@@ -15,7 +15,9 @@ def table(tmp_path: Path, make_image: Callable[..., Path]) -> Path:
     for i in range(12):
         make_image(f"{i}.png")
         tags = ["", "red", "red round"][i % 3]
-        rows.append(f"{i}.png,{'cat' if i % 2 else 'dog'},{tags},{i % 2},1,{i / 10},{['train', 'valid', 'test'][i // 5]}")
+        rows.append(
+            f"{i}.png,{'cat' if i % 2 else 'dog'},{tags},{i % 2},1,{i / 10},{['train', 'valid', 'test'][i // 5]}"
+        )
     path = tmp_path / "table.csv"
     path.write_text("\n".join([HEADER, *rows]))
     return path
@@ -72,7 +74,11 @@ def test_split_column(table: Path) -> None:
         ((4, "0.2", "tall"), {"values": ["x"]}, "a number in the column x, but got 'tall' .*line 4"),
         ((3, "cat", ""), {"label": "kind"}, "a class in the column kind, but it is empty .*line 3"),
         ((5, ",1,1,", ",2,1,"), {"labels": ["a", "b"]}, "0 or 1 in the columns a, b .*line 5"),
-        ((2, "train", "dev"), {"label": "kind", "split": "fold"}, "train, valid or test in fold, but got 'dev' .*line 2"),
+        (
+            (2, "train", "dev"),
+            {"label": "kind", "split": "fold"},
+            "train, valid or test in fold, but got 'dev' .*line 2",
+        ),
         ((8, "cat,", "fox,"), {"label": "kind", "split": "fold"}, None),
         (None, {}, "one of `label`"),
         (None, {"label": "kind", "values": ["x"]}, "one of `label`"),

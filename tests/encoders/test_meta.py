@@ -42,7 +42,15 @@ def test_layers_inside_the_head_are_said_and_kept() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mobilenetv3_small_050", "ghostnet_050", "fasternet_t0", "hardcorenas_b", "test_vit", "test_convnext", "coat_tiny"],
+    [
+        "mobilenetv3_small_050",
+        "ghostnet_050",
+        "fasternet_t0",
+        "hardcorenas_b",
+        "test_vit",
+        "test_convnext",
+        "coat_tiny",
+    ],
 )
 def test_the_classifiers_input_can_be_pooled_from_the_encoder(name: str) -> None:
     model = timm.create_model(name, pretrained=False).eval()
@@ -74,7 +82,7 @@ def test_every_torchvision_family_has_a_row() -> None:
 
 
 def test_unknown_architecture_suggests_a_near_one() -> None:
-    with pytest.raises(ValueError, match="'resnet5O'; did you mean .*resnet50"):
+    with pytest.raises(ValueError, match=r"'resnet5O'; did you mean .*resnet50"):
         lh.model_meta("resnet5O")
 
 

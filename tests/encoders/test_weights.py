@@ -41,7 +41,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path, state: dict[str, torch.Tenso
     wrong["other"] = torch.zeros(1)
     wrong["bn1.weight"] = torch.zeros(5)
     torch.save(wrong, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"1 missing \(layer1.0.conv1.weight\), 1 unexpected \(other\), 1 of another shape"):
+    with pytest.raises(
+        ValueError, match=r"1 missing \(layer1.0.conv1.weight\), 1 unexpected \(other\), 1 of another shape"
+    ):
         lh.Encoder("test_resnet", weights=tmp_path / "a.pth")
 
 

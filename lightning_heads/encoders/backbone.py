@@ -46,15 +46,19 @@ class SequentialBackbone(Backbone):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        for step in flat_steps(self.body):
-            x = self._run(step, x)
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            for block in _blocks(self.body):
+                x = checkpoint(block, x, use_reentrant=False)
+        else:
+            for step in flat_steps(self.body):
+                x = step(x)
         x = channels_first(x, self.meta)
         return x if self.readout is None else append_readout(x, self.readout(x))
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         maps = []
         for i, step in enumerate(flat_steps(self.body)):
-            x = self._run(step, x)
+            x = step(x)
             if i in self.meta.pyramid:
                 maps.append(channels_first(x, self.meta))
         return maps
@@ -69,13 +73,6 @@ class SequentialBackbone(Backbone):
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         self.grad_checkpointing = enable
-
-    def _run(self, step: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            out: Tensor = checkpoint(step, x, use_reentrant=False)
-            return out
-        out = step(x)
-        return out
 
 
 def sequential_backbone(
@@ -151,6 +148,16 @@ def flat_steps(body: nn.Module) -> list[nn.Module]:
 def channels_first(x: Tensor, meta: EncoderMeta) -> Tensor:
     """Returns a feature map as `(b, c, h, w)` whatever its layout."""
     return x.permute(0, 3, 1, 2) if meta.layout == "NHWC" else x
+
+
+def _blocks(body: nn.Module) -> list[nn.Sequential]:
+    """Groups the steps so that none begins by overwriting what another saved, as an activation in place would."""
+    blocks: list[list[nn.Module]] = []
+    for step in flat_steps(body):
+        if not blocks or isinstance(step, nn.Conv2d) or next(step.children(), None) is not None:
+            blocks.append([])
+        blocks[-1].append(step)
+    return [nn.Sequential(*block) for block in blocks]
 
 
 def append_readout(x: Tensor, vector: Tensor) -> Tensor:

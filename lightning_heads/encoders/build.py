@@ -49,7 +49,12 @@ def create_model(
 
 
 def build_backbone(
-    model: nn.Module, *, name: str | None = None, image_size: ImageSize = None, readout: bool = True
+    model: nn.Module,
+    *,
+    name: str | None = None,
+    image_size: ImageSize = None,
+    in_channels: int | None = None,
+    readout: bool = True,
 ) -> Backbone:
     """Cuts a model: timm's and torchvision's by their metadata, any other at its last pooling layer.
 
@@ -58,7 +63,7 @@ def build_backbone(
     """
     size = _pair(image_size)
     if is_timm_model(model):
-        return TimmBackbone(model, size, readout)
+        return TimmBackbone(model, size, in_channels or timm_in_channels(model), readout)
     name = (name or type(model).__name__).removeprefix(_TORCHVISION)
     if is_torchvision_model(model):
         return build_torchvision_backbone(model, name, size, readout)
@@ -155,7 +160,7 @@ def create_body(
         set_input(model, in_channels, policy)
     if cut is not None:
         return cut_model(model, cut)
-    backbone = build_backbone(model, readout=False)
+    backbone = build_backbone(model, in_channels=in_channels, readout=False)
     if not isinstance(backbone, SequentialBackbone) or backbone.meta.layout != "NCHW":
         return backbone
     nested = any(isinstance(child, nn.ModuleList) for child in backbone.body.children())

@@ -35,7 +35,8 @@ class Encoder(nn.Module):
         std: Standard deviation of each channel, likewise.
         image_size: Height and width that the backbone is built for, in pixels, where it takes only one size.
         readout: Whether `forward` appends what the backbone's classifier saw.
-        num_groups: How many parameter groups the encoder has, from 1 to its number of blocks.
+        num_groups: How many parameter groups the encoder has, from 1 to its number of blocks; by default two, as
+            fastai, or one where there is one block.
         drop_path_rate: Stochastic depth of a timm backbone (Huang 2016).
         channels_last: Whether to compute in channels-last memory format, which convolutions run faster in.
 
@@ -65,7 +66,7 @@ class Encoder(nn.Module):
         std: Sequence[float] | None = None,
         image_size: int | tuple[int, int] | None = None,
         readout: bool = True,
-        num_groups: int = 2,
+        num_groups: int | None = None,
         drop_path_rate: float = 0.0,
         channels_last: bool = True,
     ) -> None:
@@ -85,11 +86,13 @@ class Encoder(nn.Module):
             load_weights(model, weights)
         if in_channels != in_channels_of(model):
             set_input(model, in_channels, channel_policy)
-        self.backbone = build_backbone(model, name=name, image_size=image_size, readout=readout)
+        self.backbone = build_backbone(
+            model, name=name, image_size=image_size, in_channels=in_channels, readout=readout
+        )
         self.meta = self.backbone.meta
         self.in_channels = in_channels
-        self.num_groups = num_groups
-        self._grouped = split_names(self.backbone.layer_ids(), num_groups)
+        ids = self.backbone.layer_ids()
+        self._grouped = split_names(ids, min(2, len(set(ids.values()))) if num_groups is None else num_groups)
         self._normalize = normalize
         self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))

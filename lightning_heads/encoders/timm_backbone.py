@@ -36,6 +36,7 @@ class TimmBackbone(Backbone):
     Args:
         model: A timm model; its classifiers are removed in place.
         image_size: Size to try it at, in pixels; its own by default.
+        in_channels: Channels of the images.
         readout: Whether `forward` appends the classifier's input where that is more than the map's average.
 
     Raises:
@@ -44,10 +45,16 @@ class TimmBackbone(Backbone):
 
     body: TimmModel
 
-    def __init__(self, model: TimmModel, image_size: tuple[int, int] | None = None, readout: bool = True) -> None:
+    def __init__(
+        self,
+        model: TimmModel,
+        image_size: tuple[int, int] | None = None,
+        in_channels: int = 3,
+        readout: bool = True,
+    ) -> None:
         super().__init__()
         _remove_classifiers(model)
-        self.meta, head_layers = _probe(model, image_size, readout)
+        self.meta, head_layers = _probe(model, image_size, in_channels, readout)
         for name in head_layers if not readout else ():
             _replace(model, name)  # nothing else needs them, and a parameter without a gradient breaks DDP
         self.body = model
@@ -157,7 +164,9 @@ def _replace(model: nn.Module, name: str) -> None:
     setattr(model.get_submodule(parent), leaf, nn.Identity())
 
 
-def _probe(model: TimmModel, image_size: tuple[int, int] | None, readout: bool) -> tuple[EncoderMeta, list[str]]:
+def _probe(
+    model: TimmModel, image_size: tuple[int, int] | None, in_channels: int, readout: bool
+) -> tuple[EncoderMeta, list[str]]:
     """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
 
     Returns with it the names of the layers that only the classifier's input needs.
@@ -167,7 +176,7 @@ def _probe(model: TimmModel, image_size: tuple[int, int] | None, readout: bool) 
     own_size = (cfg["input_size"][1], cfg["input_size"][2])
     size = image_size or own_size
     first = next(model.parameters())
-    x = torch.zeros(1, timm_in_channels(model), *size, device=first.device, dtype=first.dtype)
+    x = torch.zeros(1, in_channels, *size, device=first.device, dtype=first.dtype)
     training = model.training
     model.eval()
     try:

@@ -41,6 +41,7 @@ def _fit(folder: Path, epochs: int = 3, **settings: object) -> list[tuple[float,
 def test_equals_fastais_fit_one_cycle_at_every_step(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import fastai.callback.all  # noqa: F401  # adds `fit_one_cycle` and `no_bar` to the learner
         from fastai.data.core import DataLoaders
         from fastai.data.load import DataLoader as FastLoader
         from fastai.learner import Learner

@@ -28,9 +28,18 @@ class Backbone(nn.Module):
         """Maps `(b, c, h, w)` to one map a scale, from fine to coarse."""
         raise NotImplementedError
 
-    def layer_ids(self) -> dict[str, int]:
+    def depths(self) -> dict[str, int]:
         """Returns the depth of each parameter: 0 for the stem, increasing towards the output."""
-        return depth_by_definition(self)
+        return depth_by_definition(self.body, "body.")
+
+    def groups(self, num_groups: int | None = None) -> list[list[str]]:
+        """Returns the parameters' names in groups from the input side to the output side; two by default, if possible.
+
+        Raises:
+            ValueError: If there are fewer blocks than groups.
+        """
+        depths = self.depths()
+        return split_names(depths, min(2, len(set(depths.values()))) if num_groups is None else num_groups)
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         """Switches recomputation of activations in the backward pass."""
@@ -63,13 +72,10 @@ class SequentialBackbone(Backbone):
                 maps.append(channels_first(x, self.meta))
         return maps
 
-    def layer_ids(self) -> dict[str, int]:
-        if not self.meta.split:
-            return depth_by_definition(self)
-        names = [name for name, _ in self.named_modules()]
-        second = names.index(f"body.{self.meta.split[0]}")
-        owners = {name: name.rpartition(".")[0] for name, _ in self.named_parameters()}
-        return {name: int(names.index(owner) >= second) for name, owner in owners.items()}
+    def groups(self, num_groups: int | None = None) -> list[list[str]]:
+        if num_groups is None and self.meta.split:
+            return split_at(self, f"body.{self.meta.split[0]}")
+        return super().groups(num_groups)
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         self.grad_checkpointing = enable
@@ -175,7 +181,7 @@ def last_of_each_size(maps: Sequence[Tensor]) -> list[int]:
     return sorted(last.values(), key=lambda i: -maps[i].shape[-2])
 
 
-def depth_by_definition(module: nn.Module) -> dict[str, int]:
+def depth_by_definition(module: nn.Module, prefix: str = "") -> dict[str, int]:
     """Returns a depth for each parameter by the order in which blocks are defined, containers laid open."""
     blocks: list[str] = []
 
@@ -183,8 +189,8 @@ def depth_by_definition(module: nn.Module) -> dict[str, int]:
         children = [*child.named_children()]
         if children and ((isinstance(child, (nn.Sequential, nn.ModuleList)) and depth > 0) or len(children) == 1):
             for key, grandchild in children:
-                visit(f"{name}.{key}" if name else key, grandchild, depth - 1)
-        else:
+                visit(f"{name}.{key}", grandchild, depth - 1)
+        elif next(child.parameters(), None) is not None:
             blocks.append(name)
 
     for key, child in module.named_children():
@@ -193,7 +199,17 @@ def depth_by_definition(module: nn.Module) -> dict[str, int]:
     def depth(parameter: str) -> int:
         return next((i for i, block in enumerate(blocks) if parameter.startswith(f"{block}.")), 0)
 
-    return {name: depth(name) for name, _ in module.named_parameters()}
+    return {f"{prefix}{name}": depth(name) for name, _ in module.named_parameters()}
+
+
+def split_at(module: nn.Module, name: str) -> list[list[str]]:
+    """Splits parameters in two, before and from the submodule `name` on, in the order of definition."""
+    names = [key for key, _ in module.named_modules()]
+    second = names.index(name)
+    groups: list[list[str]] = [[], []]
+    for parameter, _ in module.named_parameters():
+        groups[names.index(parameter.rpartition(".")[0]) >= second].append(parameter)
+    return groups
 
 
 def split_names(ids: dict[str, int], num_groups: int) -> list[list[str]]:

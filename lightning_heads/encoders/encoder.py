@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .backbone import split_names
 from .build import build_backbone, create_model, in_channels_of, set_input
 from .surgery import ChannelPolicy
 from .weights import load_weights
@@ -91,8 +90,7 @@ class Encoder(nn.Module):
         )
         self.meta = self.backbone.meta
         self.in_channels = in_channels
-        ids = self.backbone.layer_ids()
-        self._grouped = split_names(ids, min(2, len(set(ids.values()))) if num_groups is None else num_groups)
+        self._grouped = self.backbone.groups(num_groups)
         self._normalize = normalize
         self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))

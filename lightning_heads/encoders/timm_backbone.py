@@ -54,14 +54,15 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         _remove_classifiers(model)
-        self.meta, head_layers = _probe(model, image_size, in_channels, readout)
-        for name in head_layers if not readout else ():
-            _replace(model, name)  # nothing else needs them, and a parameter without a gradient breaks DDP
+        self.meta, unused = _probe(model, image_size, in_channels, readout)
+        for name in unused:  # a parameter without a gradient breaks DDP
+            owner, _, leaf = name.rpartition(".")
+            model.get_submodule(owner).register_parameter(leaf, None)
         self.body = model
 
     def forward(self, x: Tensor) -> Tensor:
         if self.meta.layout == "tokens":
-            features, x = _features_and_grid(self.body, x)
+            features, x = _tokens_and_grid(self.body, x)
         else:
             features = self.body.forward_features(x)
             x = channels_first(features, self.meta)
@@ -76,7 +77,7 @@ class TimmBackbone(Backbone):
         )
         return sorted(maps, key=lambda m: -m.shape[-2])
 
-    def layer_ids(self) -> dict[str, int]:
+    def depths(self) -> dict[str, int]:
         return {f"body.{name}": depth for name, depth in _depths(self.body).items()}
 
     def set_grad_checkpointing(self, enable: bool) -> None:
@@ -156,12 +157,8 @@ def _remove_classifiers(model: TimmModel) -> None:
     modules = dict(model.named_modules())
     for name in timm_classifiers(model):
         if name in modules:
-            _replace(model, name)
-
-
-def _replace(model: nn.Module, name: str) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, nn.Identity())
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, nn.Identity())
 
 
 def _probe(
@@ -169,48 +166,45 @@ def _probe(
 ) -> tuple[EncoderMeta, list[str]]:
     """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
 
-    Returns with it the names of the layers that only the classifier's input needs.
+    Returns with it the names of the parameters that what `forward` gives does not depend on.
     """
     cfg = model.pretrained_cfg
     name = cfg.get("architecture") or type(model).__name__
-    own_size = (cfg["input_size"][1], cfg["input_size"][2])
-    size = image_size or own_size
+    size = image_size or (cfg["input_size"][1], cfg["input_size"][2])
     first = next(model.parameters())
     x = torch.zeros(1, in_channels, *size, device=first.device, dtype=first.dtype)
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            with _record_calls(model) as called_before:
-                features = model.forward_features(x)
-            layout = _layout(model, features)
+        with torch.enable_grad():
+            features, last, layout = _features(model, x)
             with _record_calls(model) as called:
                 vector = model.forward_head(features, pre_logits=True)
+        with torch.no_grad():
             maps = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
-            last = maps[-1]
-            if layout == "tokens":
-                last = _features_and_grid(model, x)[1]
-            elif layout == "NCHW":
-                last = features
+        fixed = bool(cfg.get("fixed_input_size")) and not _takes(model, x.new_zeros(1, in_channels, *_other(size)))
     except (AttributeError, NotImplementedError, TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"Expected {name} to give features, a classifier's input and intermediate maps for {size[0]}x{size[1]} "
             f"images, but: {error}"
         ) from error
     finally:
+        model.train()  # lets go of what some models cache in evaluation
         model.train(training)
 
-    num_features = last.shape[-1] if layout == "NHWC" else last.shape[1]
-    if layout == "NHWC":
-        num_features = features.shape[-1]
-    head_layers = [name for name in _owners(model, called) if name not in called_before]
-    parts = _short(model, head_layers) if readout else ()
-    if readout and getattr(model, "num_prefix_tokens", 0) > 0:
-        parts = ("class token", *parts)
-    elif readout and not parts and not _averages(features, vector, layout):
-        parts = ("own pooling",)
+    reached = _reached(last, vector) if readout else _reached(last)
+    unused = [
+        key for key, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in reached
+    ]
+    parts: tuple[str, ...] = ()
+    if readout:
+        parts = _short(model, _owners(model, called))
+        if getattr(model, "num_prefix_tokens", 0) > 0:
+            parts = ("class token", *parts)
+        elif not parts and (vector.shape[1] != last.shape[1] or not isinstance(features, Tensor)):
+            parts = ("own pooling",)
     indices = last_of_each_size(maps)
-    groups = split_names(_depths(model), 2)
+    groups = split_names({key: d for key, d in _depths(model).items() if key not in unused}, 2)
     meta = EncoderMeta(
         name=name,
         source="timm",
@@ -220,9 +214,9 @@ def _probe(
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
         input_size=size,
-        fixed_size=bool(cfg.get("fixed_input_size")) and not getattr(model, "dynamic_img_size", False),
+        fixed_size=fixed,
         layout=layout,
-        num_features=num_features,
+        num_features=last.shape[1],
         readout=parts,
         readout_features=vector.shape[1] if parts else 0,
         channels=tuple(maps[i].shape[1] for i in indices),
@@ -231,11 +225,21 @@ def _probe(
         interpolation=cfg.get("interpolation", "bicubic"),
         license=cfg.get("license") or "unknown",
     )
-    return meta, head_layers
+    return meta, unused
 
 
-def _features_and_grid(model: TimmModel, x: Tensor) -> tuple[Any, Tensor]:
-    """Returns the features as the model's head takes them, and the last grid `(b, c, h, w)`, normalised if possible."""
+def _features(model: TimmModel, x: Tensor) -> tuple[Any, Tensor, Layout]:
+    """Returns the features as the model's head takes them, the last map `(b, c, h, w)`, and the features' layout."""
+    features = model.forward_features(x)
+    layout = _layout(model, features)
+    if layout == "tokens":
+        features, last = _tokens_and_grid(model, x)
+        return features, last, layout
+    return features, features.permute(0, 3, 1, 2) if layout == "NHWC" else features, layout
+
+
+def _tokens_and_grid(model: TimmModel, x: Tensor) -> tuple[Any, Tensor]:
+    """Returns token sequences as the model's head takes them, and the last grid of them, normalised if possible."""
     norm = type(model).__name__ != "Hiera"  # the one that normalises after pooling only
     features, maps = model.forward_intermediates(x, indices=1, norm=norm, output_fmt="NCHW")
     return features, maps[-1]
@@ -249,12 +253,32 @@ def _layout(model: TimmModel, features: Any) -> Layout:
     return "NCHW" if features.shape[1] == model.num_features else "NHWC"
 
 
-def _averages(features: Any, vector: Tensor, layout: Layout) -> bool:
-    """Tells whether the classifier's input has the width of the features' own average."""
-    if not isinstance(features, Tensor):
+def _takes(model: TimmModel, x: Tensor) -> bool:
+    """Tells whether the model runs on images like `x`."""
+    try:
+        with torch.no_grad():
+            model.forward_features(x)
+    except (AssertionError, RuntimeError, ValueError):
         return False
-    width = features.shape[1] if layout == "NCHW" else features.shape[-1]
-    return bool(vector.shape[1] == width and (layout != "tokens" or features.shape[1] > 1))
+    return True
+
+
+def _other(size: tuple[int, int]) -> tuple[int, int]:
+    return size[0] + 32, size[1] + 64
+
+
+def _reached(*outputs: Tensor) -> set[int]:
+    """Returns the ids of the parameters that outputs depend on, by walking the graph back without computing."""
+    nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    seen, parameters = {*nodes}, set()
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            parameters.add(id(node.variable))
+        fresh = {following for following, _ in node.next_functions if following is not None} - seen
+        seen |= fresh
+        nodes += fresh
+    return parameters
 
 
 @contextmanager

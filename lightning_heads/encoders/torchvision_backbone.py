@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from .backbone import Backbone, append_readout, sequential_backbone
+from .backbone import Backbone, append_readout, depth_by_definition, sequential_backbone, split_at
 from .meta import IMAGENET_MEAN, IMAGENET_STD, EncoderMeta, Layout
 from .surgery import cut_model
 
@@ -170,6 +170,18 @@ class VisionTransformerBackbone(Backbone):
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         return [self._grid(self._tokens(x), x)]
+
+    def groups(self, num_groups: int | None = None) -> list[list[str]]:
+        return split_at(self, f"body.{self.meta.split[0]}") if num_groups is None else super().groups(num_groups)
+
+    def depths(self) -> dict[str, int]:
+        blocks = depth_by_definition(self.body.encoder.layers)
+        last = max(blocks.values()) + 2
+        depths = {}
+        for name, _ in self.named_parameters():
+            inside = name.removeprefix("body.encoder.layers.")
+            depths[name] = blocks[inside] + 1 if inside in blocks else last if "encoder.ln" in name else 0
+        return depths
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         if enable:

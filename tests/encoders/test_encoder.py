@@ -47,9 +47,10 @@ def test_fixed_size_is_said_and_can_be_chosen() -> None:
         mixer(torch.rand(1, 3, 224, 224))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "test_vit", "torchvision/resnet18", "torchvision/vit_b_32"])
 @pytest.mark.parametrize("num_groups", [1, 2, 3, 4])
-def test_groups_are_contiguous_and_complete(num_groups: int) -> None:
-    encoder = lh.Encoder("resnet18", pretrained=False, num_groups=num_groups)
+def test_groups_are_contiguous_and_complete(name: str, num_groups: int) -> None:
+    encoder = lh.Encoder(name, pretrained=False, num_groups=num_groups)
     groups = encoder.param_groups()
     assert len(groups) == num_groups
     assert sum(len(g) for g in groups) == len([*encoder.parameters()])

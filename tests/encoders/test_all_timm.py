@@ -18,7 +18,7 @@ def test_nearly_every_timm_architecture_classifies(capsys: pytest.CaptureFixture
                 model = ImageModel(name, 5, pretrained=False)
                 height, width = model.encoder.meta.input_size
                 out = model(torch.zeros(2, 3, height, width))
-                maps = model.encoder.pyramid(torch.zeros(1, 3, height, width))
+                maps = model.encoder.pyramid(torch.zeros(2, 3, height, width))
             assert out.shape == (2, 5)
             assert tuple(m.shape[1] for m in maps) == model.encoder.channels
             sizes = [m.shape[-2] for m in maps]

@@ -9,8 +9,8 @@ from torch import nn
 from .backbone import Backbone, SequentialBackbone, sequential_backbone
 from .meta import EncoderMeta
 from .surgery import ChannelPolicy, Cut, cut_model, input_channels, last_pool, set_in_channels
-from .timm_backbone import (
-    TimmBackbone,
+from .timm_backbone import TimmBackbone
+from .timm_model import (
     create_timm_model,
     is_timm_model,
     is_timm_name,

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .timm_backbone import convert_timm_weights, is_timm_model, timm_classifiers
+from .timm_model import convert_timm_weights, is_timm_model, timm_classifiers
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

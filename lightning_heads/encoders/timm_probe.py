@@ -1,0 +1,160 @@
+"""What a timm model does, read from one forward pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import group_heads, last_of_each_size, split_names
+from .meta import EncoderMeta, Layout
+from .timm_model import TimmModel, timm_classifiers, timm_depths
+
+
+def probe(
+    model: TimmModel, image_size: tuple[int, int] | None, in_channels: int, readout: bool
+) -> tuple[EncoderMeta, list[str]]:
+    """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
+
+    Returns with it the names of the parameters that what `forward` gives does not depend on.
+    """
+    cfg = model.pretrained_cfg
+    name = cfg.get("architecture") or type(model).__name__
+    size = image_size or (cfg["input_size"][1], cfg["input_size"][2])
+    first = next(model.parameters())
+    x = torch.zeros(1, in_channels, *size, device=first.device, dtype=first.dtype)
+    training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            features, last, layout = _features(model, x)
+            with _record_calls(model) as called:
+                vector = model.forward_head(features, pre_logits=True)
+        with torch.no_grad():
+            maps = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
+        fixed = bool(cfg.get("fixed_input_size")) and not _takes(model, x.new_zeros(1, in_channels, *_other(size)))
+    except (AttributeError, NotImplementedError, TypeError, AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"Expected {name} to give features, a classifier's input and intermediate maps for {size[0]}x{size[1]} "
+            f"images, but: {error}"
+        ) from error
+    finally:
+        model.train()  # lets go of what some models cache in evaluation
+        model.train(training)
+
+    reached = _reached(last, vector) if readout else _reached(last)
+    unused = [
+        key for key, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in reached
+    ]
+    parts: tuple[str, ...] = ()
+    if readout:
+        parts = _short(model, _owners(model, called))
+        if getattr(model, "num_prefix_tokens", 0) > 0:
+            parts = ("class token", *parts)
+        elif not parts and (vector.shape[1] != last.shape[1] or not isinstance(features, Tensor)):
+            parts = ("own pooling",)
+    indices = last_of_each_size(maps)
+    groups = split_names({key: d for key, d in timm_depths(model).items() if key not in unused}, 2)
+    meta = EncoderMeta(
+        name=name,
+        source="timm",
+        children=tuple(key for key, _ in model.named_children()),
+        cut=next(iter(called), "").split(".")[0] or None,
+        split=group_heads(groups),
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+        input_size=size,
+        fixed_size=fixed,
+        layout=layout,
+        num_features=last.shape[1],
+        readout=parts,
+        readout_features=vector.shape[1] if parts else 0,
+        channels=tuple(maps[i].shape[1] for i in indices),
+        reductions=tuple(round(size[0] / maps[i].shape[-2]) for i in indices),
+        pyramid=tuple(indices),
+        interpolation=cfg.get("interpolation", "bicubic"),
+        license=cfg.get("license") or "unknown",
+    )
+    return meta, unused
+
+
+def _features(model: TimmModel, x: Tensor) -> tuple[Any, Tensor, Layout]:
+    """Returns the features as the model's head takes them, the last map `(b, c, h, w)`, and the features' layout."""
+    features = model.forward_features(x)
+    layout = _layout(model, features)
+    if layout == "tokens":
+        features, last = tokens_and_grid(model, x)
+        return features, last, layout
+    return features, features.permute(0, 3, 1, 2) if layout == "NHWC" else features, layout
+
+
+def tokens_and_grid(model: TimmModel, x: Tensor) -> tuple[Any, Tensor]:
+    """Returns token sequences as the model's head takes them, and the last grid of them, normalised if possible."""
+    norm = type(model).__name__ != "Hiera"  # the one that normalises after pooling only
+    features, maps = model.forward_intermediates(x, indices=1, norm=norm, output_fmt="NCHW")
+    return features, maps[-1]
+
+
+def _layout(model: TimmModel, features: Any) -> Layout:
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        return "tokens"
+    if getattr(model, "output_fmt", None) == "NHWC":
+        return "NHWC"
+    return "NCHW" if features.shape[1] == model.num_features else "NHWC"
+
+
+def _takes(model: TimmModel, x: Tensor) -> bool:
+    """Tells whether the model runs on images like `x`."""
+    try:
+        with torch.no_grad():
+            model.forward_features(x)
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _other(size: tuple[int, int]) -> tuple[int, int]:
+    return size[0] + 32, size[1] + 64
+
+
+def _reached(*outputs: Tensor) -> set[int]:
+    """Returns the ids of the parameters that outputs depend on, by walking the graph back without computing."""
+    nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    seen, parameters = {*nodes}, set()
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            parameters.add(id(node.variable))
+        fresh = {following for following, _ in node.next_functions if following is not None} - seen
+        seen |= fresh
+        nodes += fresh
+    return parameters
+
+
+@contextmanager
+def _record_calls(model: nn.Module) -> Iterator[list[str]]:
+    """Collects the names of the submodules that run, in order."""
+    called: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, _args, name=name: called.append(name))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _owners(model: nn.Module, called: list[str]) -> list[str]:
+    """Returns which of the modules that ran hold parameters of their own."""
+    return [name for name in called if next(model.get_submodule(name).parameters(recurse=False), None) is not None]
+
+
+def _short(model: nn.Module, owners: list[str]) -> tuple[str, ...]:
+    """Shortens module names to the direct child, or to the child's child where the classifier is beside it."""
+    shared = {name.split(".")[0] for name in timm_classifiers(model) if "." in name}
+    parts = [name.split(".") for name in owners]
+    return tuple(dict.fromkeys(".".join(p[: 2 if p[0] in shared else 1]) for p in parts))

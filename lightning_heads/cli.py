@@ -71,6 +71,6 @@ def _given(model: Any) -> dict[str, Any]:
         if argument not in takes:
             model.init_args.pop(argument, None)
             model.get("dict_kwargs", {}).pop(argument, None)
-        elif value is not None:
+        elif value is not None and value != takes[argument].default:
             given[argument] = value
     return given

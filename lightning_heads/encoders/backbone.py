@@ -1,6 +1,7 @@
 """A backbone: the pretrained part of an encoder, with its library's differences behind one face."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -103,10 +104,9 @@ def sequential_backbone(
     """
     first = next(body.parameters(), torch.empty(0))
     x = torch.zeros(1, input_channels(body), *image_size, device=first.device, dtype=first.dtype)
-    training = body.training
-    body.eval()
     outputs = []
-    with torch.no_grad():
+    whole = nn.ModuleList([body, *([] if readout is None else [readout])])
+    with evaluating(whole), torch.no_grad():
         for step in flat_steps(body):
             x = step(x)
             outputs.append(x)
@@ -115,8 +115,7 @@ def sequential_backbone(
             raise ValueError(
                 f"Expected the body of {name} to give a map (b, c, h, w), but it gives {shape}; pass `cut`"
             )
-        vector = None if readout is None else readout.eval()(x.permute(0, 3, 1, 2) if layout == "NHWC" else x)
-    body.train(training)
+        vector = None if readout is None else readout(x.permute(0, 3, 1, 2) if layout == "NHWC" else x)
     axis, rows = (3, 1) if layout == "NHWC" else (1, 2)
     maps = {i: m for i, m in enumerate(outputs) if isinstance(m, Tensor) and m.ndim == 4}
     last = {m.shape[rows]: i for i, m in maps.items()}
@@ -140,6 +139,19 @@ def sequential_backbone(
         pyramid=tuple(indices),
     )
     return SequentialBackbone(body, readout, meta)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model in evaluation mode for a while, then each module back in its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()  # lets go of what some models cache in evaluation
+        for module, training in modes:
+            module.training = training
 
 
 def flat_steps(body: nn.Module) -> list[nn.Module]:

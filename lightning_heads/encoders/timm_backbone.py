@@ -52,6 +52,8 @@ class TimmBackbone(Backbone):
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         indices = [*self.meta.pyramid]
+        if not indices:
+            raise ValueError(f"Expected {self.meta.name} to give intermediate maps, but this release of timm has none")
         maps: list[Tensor] = self.body.forward_intermediates(
             x, indices=indices, output_fmt="NCHW", intermediates_only=True
         )

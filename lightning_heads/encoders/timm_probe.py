@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backbone import group_heads, last_of_each_size, split_names
+from .backbone import evaluating, group_heads, last_of_each_size, split_names
 from .meta import EncoderMeta, Layout
 from .timm_model import TimmModel, timm_classifiers, timm_depths
 
@@ -24,24 +24,17 @@ def probe(
     size = image_size or (cfg["input_size"][1], cfg["input_size"][2])
     first = next(model.parameters())
     x = torch.zeros(1, in_channels, *size, device=first.device, dtype=first.dtype)
-    training = model.training
-    model.eval()
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             features, last, layout = _features(model, x)
             with _record_calls(model) as called:
                 vector = model.forward_head(features, pre_logits=True)
-        with torch.no_grad():
-            maps = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
-        fixed = bool(cfg.get("fixed_input_size")) and not _takes(model, x.new_zeros(1, in_channels, *_other(size)))
+            maps = _intermediates(model, x)
+            fixed = bool(cfg.get("fixed_input_size")) and not _takes(model, x.new_zeros(1, in_channels, *_other(size)))
     except (AttributeError, NotImplementedError, TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"Expected {name} to give features, a classifier's input and intermediate maps for {size[0]}x{size[1]} "
-            f"images, but: {error}"
+            f"Expected {name} to give features and a classifier's input for {size[0]}x{size[1]} images, but: {error}"
         ) from error
-    finally:
-        model.train()  # lets go of what some models cache in evaluation
-        model.train(training)
 
     reached = _reached(last, vector) if readout else _reached(last)
     unused = [
@@ -102,6 +95,15 @@ def _layout(model: TimmModel, features: Any) -> Layout:
     if getattr(model, "output_fmt", None) == "NHWC":
         return "NHWC"
     return "NCHW" if features.shape[1] == model.num_features else "NHWC"
+
+
+@torch.no_grad()
+def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
+    """Returns every intermediate map, none where the release of timm has no method for them."""
+    if not hasattr(model, "forward_intermediates"):
+        return []
+    maps: list[Tensor] = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
+    return maps
 
 
 def _takes(model: TimmModel, x: Tensor) -> bool:

@@ -104,3 +104,14 @@ def test_googlenet_is_centred_as_its_weights_expect() -> None:
     encoder = lh.Encoder("torchvision/googlenet", pretrained=False)
     assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert not any("aux" in name for name, _ in encoder.named_parameters())
+
+
+def test_a_given_model_keeps_its_modes_and_frozen_parameters() -> None:
+    model = timm.create_model("test_resnet", pretrained=False)
+    model.layer1.eval()
+    model.conv1.requires_grad_(False)
+    encoder = lh.Encoder(model)
+    body = encoder.backbone.body
+    assert (body.training, body.layer1.training, body.layer2.training) == (True, False, True)
+    assert not any(p.requires_grad for p in body.conv1.parameters())
+    assert len(encoder.param_groups()) == 2

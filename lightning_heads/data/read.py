@@ -10,7 +10,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-EXTENSIONS = frozenset(Image.registered_extensions()) - {".pdf", ".eps", ".ps"}
+# Raster images alone: Pillow also registers formats that it can only identify.
+EXTENSIONS = frozenset(
+    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+)
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MIN_SIDE = 2

@@ -11,27 +11,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 # Raster images alone: Pillow also registers formats that it can only identify.
-EXTENSIONS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+EXTENSIONS = {
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
+EXTENSIONS |= {".pbm", ".pgm", ".pnm", ".ppm"}
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MIN_SIDE = 2

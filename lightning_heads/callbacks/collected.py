@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -22,6 +22,7 @@ class Collected:
         targets: Targets `(n, ...)`, or None where there are none.
         dataset: The data set, whose `paths` name the files where it has them.
         names: Names of the classes or outputs.
+        kind: Whether predictions are probabilities of one class, of several labels, or numbers.
         folder: Folder to write to.
     """
 
@@ -30,6 +31,7 @@ class Collected:
     targets: Tensor | None
     dataset: Any
     names: list[str]
+    kind: Literal["classes", "labels", "numbers"]
     folder: Path
 
     def path(self, i: int) -> str:
@@ -98,7 +100,8 @@ class CollectingCallback(L.Callback):
         self._targets: list[Tensor] = []
 
     def _add(self, predictions: Tensor, target: Tensor | None) -> None:
-        self._predictions.append(predictions.detach().float().cpu())
+        predictions = predictions.detach().float().cpu()
+        self._predictions.append(predictions[:, None] if predictions.ndim == 1 else predictions)
         if target is not None:
             self._targets.append(target.detach().cpu())
 
@@ -106,6 +109,8 @@ class CollectingCallback(L.Callback):
         if not self._predictions:
             return
         loader: DataLoader[Any] = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
+        # every process must ask for the folder of the logs
+        folder = self.folder or Path(trainer.log_dir or trainer.default_root_dir)
         predictions = torch.cat(self._predictions)
         targets = torch.cat(self._targets) if self._targets else None
         # Lightning's samplers deal samples to the processes in turn
@@ -127,7 +132,8 @@ class CollectingCallback(L.Callback):
             targets=None if targets is None else torch.stack([parts[part][2][i] for part, i in chosen]),  # type: ignore[index]
             dataset=loader.dataset,
             names=_names(pl_module, predictions),
-            folder=self.folder or Path(trainer.log_dir or trainer.default_root_dir),
+            kind=_kind(pl_module),
+            folder=folder,
         )
         collected.folder.mkdir(parents=True, exist_ok=True)
         print(f"Wrote {self.write(collected)}")
@@ -136,3 +142,9 @@ class CollectingCallback(L.Callback):
 def _names(pl_module: L.LightningModule, predictions: Tensor) -> list[str]:
     names = getattr(pl_module, "class_names", None)
     return [*names] if names else [f"output_{i}" for i in range(predictions.shape[1])]
+
+
+def _kind(pl_module: L.LightningModule) -> Literal["classes", "labels", "numbers"]:
+    if not getattr(pl_module, "class_names", None):
+        return "numbers"
+    return "labels" if getattr(pl_module, "multilabel", False) else "classes"

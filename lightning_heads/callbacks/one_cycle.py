@@ -38,7 +38,8 @@ class OneCycle(L.Callback):
         total = trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("Expected `max_epochs` or `max_steps` to be set, as the cycle needs its length")
-        position = min(trainer.global_step / total, 1.0)
+        # the trainer counts the steps of every optimiser
+        position = min(trainer.global_step / max(len(trainer.optimizers), 1) / total, 1.0)
         for optimizer in trainer.optimizers:
             self._apply(optimizer, position)
 

@@ -10,8 +10,9 @@ from .collected import Collected, CollectingCallback
 class PredictionWriter(CollectingCallback):
     """Writes the predictions of `test` and `predict` to a csv file, a line a sample.
 
-    For classes the columns are `file`, `class` (the most probable), `probability` and one for each class; for numbers
-    `file` and one for each. The file appears whole or not at all.
+    For classes the columns are `file`, `class` (the most probable), `probability` and one for each class; for several
+    labels `file`, `labels` (those above one half, separated by spaces) and one for each; for numbers `file` and one for
+    each. The file appears whole or not at all.
 
     Args:
         folder: Where to write; by default the folder of the trainer's logs.
@@ -26,16 +27,24 @@ class PredictionWriter(CollectingCallback):
 
     def write(self, collected: Collected) -> Path:
         """Writes the file and returns its path."""
-        classes = not collected.names[0].startswith("output_")
-        header = ["file", *(["class", "probability"] if classes else []), *collected.names]
+        named = {"classes": ["class", "probability"], "labels": ["labels"], "numbers": []}[collected.kind]
+        header = ["file", *named, *collected.names]
         path = collected.folder / self.filename
         partial = path.with_suffix(".partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             for i, values in enumerate(collected.predictions.tolist()):
-                best = max(range(len(values)), key=values.__getitem__)
-                named = [collected.names[best], f"{values[best]:.6f}"] if classes else []
-                writer.writerow([collected.path(i), *named, *(f"{value:.6f}" for value in values)])
+                summary = _summary(collected, values)
+                writer.writerow([collected.path(i), *summary, *(f"{value:.6f}" for value in values)])
         os.replace(partial, path)
         return path
+
+
+def _summary(collected: Collected, values: list[float]) -> list[str]:
+    if collected.kind == "numbers":
+        return []
+    if collected.kind == "labels":
+        return [" ".join(name for name, value in zip(collected.names, values, strict=True) if value > 0.5)]
+    best = max(range(len(values)), key=values.__getitem__)
+    return [collected.names[best], f"{values[best]:.6f}"]

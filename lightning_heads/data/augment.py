@@ -105,8 +105,7 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
             matrix = torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]]) @ matrix
             changed = True
         if self.max_warp and _chance(self.p_affine):
-            warp = [_uniform(-self.max_warp, self.max_warp) / 2 for _ in range(2)]
-            matrix = torch.tensor([[1, 0, 0], [0, 1, 0], [*warp, 1]]) @ matrix
+            matrix = warp_matrix(*(_uniform(-self.max_warp, self.max_warp) for _ in range(2))) @ matrix
             changed = True
         return matrix if changed else None
 
@@ -121,6 +120,20 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
             return 1.0
         bound = -math.log(1 - self.max_lighting)
         return math.exp(_uniform(-bound, bound))
+
+
+def warp_matrix(x: float, y: float) -> Tensor:
+    """Returns the homography that brings a trapezium back to the square: fastai's change of perspective.
+
+    The corners that it moves to those of -1..1 lie `x` and `y` further out at one end, and further in at the other.
+    """
+    corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    moved = torch.tensor([[-1 - y, -1 - x], [-1 + y, 1 + x], [1 + y, -1 + x], [1 - y, 1 - x]])
+    rows = []
+    for (u, v), (a, b) in zip(moved.tolist(), corners.tolist(), strict=True):
+        rows += [[u, v, 1, 0, 0, 0, -a * u, -a * v], [0, 0, 0, u, v, 1, -b * u, -b * v]]
+    solution = torch.linalg.solve(torch.tensor(rows), corners.flatten())
+    return torch.cat([solution, torch.ones(1)]).view(3, 3)
 
 
 def _sample(x: Tensor, matrix: Tensor, mode: str) -> Tensor:

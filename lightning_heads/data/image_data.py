@@ -144,10 +144,15 @@ class ImageData(L.LightningDataModule):
             batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,
-            drop_last=shuffle and len(dataset) > self.batch_size,  # a last batch of one breaks batch norm
+            drop_last=shuffle and self._leaves_one(len(dataset)),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+
+    def _leaves_one(self, size: int) -> bool:
+        """Tells whether the last of several batches in a process would have one image, which breaks batch norm."""
+        share = -(-size // (self.trainer.world_size if self.trainer else 1))
+        return share > self.batch_size > 1 and share % self.batch_size == 1
 
     def _readable(self, paths: list[Path], split: str) -> list[int]:
         errors = verify_images(paths, self.num_workers)

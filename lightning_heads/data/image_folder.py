@@ -64,11 +64,16 @@ class ImageFolderData(ImageData):
         folders = {
             split: root / name for split, names in _SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
         }
+        if folders and "train" not in folders:
+            raise ValueError(f"Expected {root} to hold train beside {', '.join(f.name for f in folders.values())}")
         train = folders.get("train", root)
         class_names = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith("."))
         found = {split: _samples(folder, class_names) for split, folder in (folders | {"train": train}).items()}
         if len(class_names) < 2:
             raise ValueError(f"Expected a folder for each of two classes or more in {train}, but got {class_names}")
+        if empty := sorted(set(range(len(class_names))) - set(found["train"].targets.tolist())):
+            names = ", ".join(class_names[i] for i in empty)
+            raise ValueError(f"Expected training images of every class in {train}, but there are none of {names}")
         fractions = [
             0.0 if split in folders else f
             for split, f in zip(("valid", "test"), (valid_fraction, test_fraction), strict=True)

@@ -81,6 +81,11 @@ class ImageTableData(ImageData):
         table = Path(table)
         if sum(kind is not None for kind in (label, labels, probabilities, values)) != 1:
             raise ValueError("Expected one of `label`, `labels`, `probabilities` and `values`")
+        for argument, columns in (("labels", labels), ("probabilities", probabilities), ("values", values)):
+            if isinstance(columns, str):
+                raise TypeError(f"Expected `{argument}` to be a list of columns, but got the string {columns!r}")
+        if not separator:
+            raise ValueError("Expected `separator` to be a character, but got an empty string")
         numbers = [*(probabilities or values or ())]
         by = [*(stratify or ([label] if label else []))]
         used = [path, *([label] if label else []), *(labels or []), *numbers, *([split] if split else []), *by]
@@ -126,16 +131,22 @@ class ImageTableData(ImageData):
 def _read(table: Path, delimiter: str, columns: list[str]) -> Rows:
     if not table.is_file():
         raise FileNotFoundError(f"Expected `table` to be a csv file, but there is none at {table}")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        header = [*(reader.fieldnames or [])]
-        if missing := [column for column in dict.fromkeys(columns) if column not in header]:
-            raise ValueError(
-                f"Expected {table} to have the columns {', '.join(missing)}, but it has {', '.join(header)}"
-            )
-        rows = [*reader]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter=delimiter)
+            header = [*(reader.fieldnames or [])]
+            rows = [*reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"Expected {table} to be csv in UTF-8, but: {error}") from error
+    if missing := [column for column in dict.fromkeys(columns) if column not in header]:
+        raise ValueError(f"Expected {table} to have the columns {', '.join(missing)}, but it has {', '.join(header)}")
+    if len(set(header)) < len(header):
+        raise ValueError(f"Expected {table} to name each column once, but it has {', '.join(header)}")
     if not rows:
         raise ValueError(f"Expected {table} to have rows, but it has none below its header")
+    for i, row in enumerate(rows):
+        if None in row or None in row.values():
+            raise ValueError(f"Expected {len(header)} cells, one a column, but got another number ({_line(table, i)})")
     return rows
 
 

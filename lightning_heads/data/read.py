@@ -1,5 +1,6 @@
 """Reading image files, whatever their mode, and saying which cannot be read."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
             image = _to_mode(ImageOps.exif_transpose(file), channels)
     except ImageReadError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on broken files, decoders raise whatever their libraries do
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"reading it failed: {error}"
         raise ImageReadError(path, reason) from error
     array = np.array(image)
@@ -77,12 +78,18 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
 
 
 def find_images(root: Path) -> list[Path]:
-    """Returns the image files below a folder, by extension, sorted; hidden files are left out."""
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
-    )
+    """Returns the image files below a folder, by extension, sorted; links are followed, hidden files are left out."""
+    found: list[Path] = []
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link back up
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in EXTENSIONS)
 
 
 def verify_images(paths: Sequence[Path], num_workers: int = 2, progress: bool = True) -> list[ImageReadError]:

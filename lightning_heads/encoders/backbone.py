@@ -73,6 +73,11 @@ class SequentialBackbone(Backbone):
                 maps.append(channels_first(x, self.meta))
         return maps
 
+    def depths(self) -> dict[str, int]:
+        depths = super().depths()
+        last = max(depths.values(), default=0)
+        return depths | {name: last for name, _ in self.named_parameters() if name not in depths}
+
     def groups(self, num_groups: int | None = None) -> list[list[str]]:
         if num_groups is None and self.meta.split:
             return split_at(self, f"body.{self.meta.split[0]}")

@@ -128,7 +128,7 @@ def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderM
 def create_body(
     model: nn.Module | str,
     cut: Cut | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     *,
     pretrained: bool = True,
     policy: ChannelPolicy = "fastai",
@@ -141,7 +141,7 @@ def create_body(
         model: A model, or a name as `Encoder` takes it.
         cut: Index of the first child that is left out, its name, or a function from model to body. By default what
             `model_meta` says, and for other modules the last child with a pooling layer.
-        in_channels: Channels of the input images.
+        in_channels: Channels of the input images; by default the model's own.
         pretrained: Whether a model given by name has pretrained weights, downloaded where needed.
         policy: How filters are kept where `in_channels` is not the model's own; see `set_in_channels`.
 
@@ -156,7 +156,7 @@ def create_body(
     """
     if isinstance(model, str):
         model = create_model(model, pretrained=pretrained)
-    if in_channels != in_channels_of(model):
+    if in_channels is not None and in_channels != in_channels_of(model):
         set_input(model, in_channels, policy)
     if cut is not None:
         return cut_model(model, cut)

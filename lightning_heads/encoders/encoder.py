@@ -27,8 +27,8 @@ class Encoder(nn.Module):
         pretrained: Whether an architecture given by name gets its pretrained weights, downloaded where needed.
         weights: A local file with the weights of the whole backbone in its own names (safetensors or a state dict),
             in place of a download.
-        in_channels: Channels of the images.
-        channel_policy: What becomes of the first filters where that is not 3; see `set_in_channels`.
+        in_channels: Channels of the images; by default the model's own, 3 for pretrained weights.
+        channel_policy: What becomes of the first filters where that differs from the model's; see `set_in_channels`.
         normalize: Whether to normalise the input.
         mean: Mean of each channel, in place of the weights' own.
         std: Standard deviation of each channel, likewise.
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         *,
         pretrained: bool = True,
         weights: str | Path | None = None,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         channel_policy: ChannelPolicy = "fastai",
         normalize: bool = True,
         mean: Sequence[float] | None = None,
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
             name: str | None = name_or_module
         else:
             model, name = name_or_module, None
-            in_channels = in_channels_of(model) if in_channels == 3 else in_channels
+        in_channels = in_channels_of(model) if in_channels is None else in_channels
         if weights is not None:
             load_weights(model, weights)
         if in_channels != in_channels_of(model):

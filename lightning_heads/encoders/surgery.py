@@ -94,7 +94,7 @@ def _widen(layer: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
     # space-to-depth stems and linear patch embeddings see several pixels at once, channels last
     pixels = weight.reshape(len(weight), width // 3, 3, *weight.shape[2:])
     widened = _widen_filters(pixels.transpose(1, 2), in_channels, policy).transpose(1, 2).flatten(1, 2)
-    layer.weight = nn.Parameter(widened.contiguous())
+    layer.weight = nn.Parameter(widened.contiguous(), layer.weight.requires_grad)
     if isinstance(layer, nn.Conv2d):
         layer.in_channels = widened.shape[1]
     else:

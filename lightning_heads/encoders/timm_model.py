@@ -67,9 +67,11 @@ def timm_in_channels(model: TimmModel) -> int:
     """Returns how many channels the images have."""
     layers = timm_first_layers(model)
     layer: nn.Module | None = model.get_submodule(layers[0]) if layers else None
-    if isinstance(layer, nn.Conv2d) and layer.in_channels % 3:
-        return layer.in_channels
-    return 3  # a multiple of 3 may be several pixels of RGB
+    if not isinstance(layer, nn.Conv2d):
+        return 3
+    # such a stem lays the pixels of a block side by side, as channels
+    blocks = [module.bs for module in model.modules() if type(module).__name__ == "SpaceToDepth"]
+    return layer.in_channels // blocks[0] ** 2 if blocks else layer.in_channels
 
 
 def _names(model: TimmModel, key: str) -> tuple[str, ...]:

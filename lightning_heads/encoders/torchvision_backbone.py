@@ -81,9 +81,11 @@ def create_torchvision_model(name: str, pretrained: bool, image_size: tuple[int,
     if name.startswith("vit_") and image_size is not None:
         if image_size[0] != image_size[1]:
             raise ValueError(f"Expected a square `image_size` for {name}, but got {image_size[0]}x{image_size[1]}")
-        if not pretrained:
-            options["image_size"] = image_size[0]
-    model: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+        options["image_size"] = image_size[0]
+    try:
+        model: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    except ValueError as error:
+        raise ValueError(f"Expected no `image_size` with torchvision's pretrained {name}, but: {error}") from error
     return model
 
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .timm_model import convert_timm_weights, is_timm_model, timm_classifiers
+from .torchvision_backbone import is_torchvision_model
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -42,9 +43,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ValueError: If anything but the classifier is missing, superfluous or of another shape.
     """
     weights = read_weights(path)
-    classifiers = timm_classifiers(model) if is_timm_model(model) else _last_linear(model)
+    classifiers = _classifiers(model)
     if is_timm_model(model):
-        weights = convert_timm_weights(model, weights)
+        try:
+            weights = convert_timm_weights(model, weights)
+        except (KeyError, RuntimeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"Expected {path} to hold the weights of {type(model).__name__}, but: {error!r}"
+            ) from error
     own = model.state_dict()
     missing = [
         n for n in own if n not in weights and not _within(n, classifiers) and not n.endswith("num_batches_tracked")
@@ -63,7 +69,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict({n: w for n, w in weights.items() if not _within(n, classifiers)}, strict=False)
 
 
-def _last_linear(model: nn.Module) -> tuple[str, ...]:
+def _classifiers(model: nn.Module) -> tuple[str, ...]:
+    if is_timm_model(model):
+        return timm_classifiers(model)
+    if not is_torchvision_model(model):
+        return ()
     names = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     return tuple(names[-1:])
 

@@ -40,7 +40,7 @@ class ImageModel(nn.Module):
         ps: float | Sequence[float] = 0.5,
         concat_pool: bool = True,
         y_range: tuple[float, float] | None = None,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -56,10 +56,16 @@ class ImageModel(nn.Module):
                 image_size=image_size,
                 drop_path_rate=drop_path_rate,
             )
+        elif weights is not None or in_channels is not None or image_size is not None or drop_path_rate:
+            raise ValueError(
+                "Expected `weights`, `in_channels`, `image_size` and `drop_path_rate` with an encoder's name, but got "
+                "an encoder: pass them to it"
+            )
         self.encoder = encoder
-        self.head = head or create_head(
-            encoder.num_features, num_outputs, lin_ftrs, ps, concat_pool=concat_pool, y_range=y_range
-        )
+        if head is None:
+            width = encoder.num_features
+            head = create_head(width, num_outputs, lin_ftrs, ps, concat_pool=concat_pool, y_range=y_range)
+        self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.encoder(x))

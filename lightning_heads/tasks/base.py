@@ -62,8 +62,13 @@ class TransferModule(L.LightningModule):
         """Turns the model's outputs into predictions; here they are predictions already."""
         return outputs
 
+    def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuses targets that do not fit, with the first batch of an epoch; here the criterion does."""
+
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         outputs, target = self._outputs_and_target(batch)
+        if batch_idx == 0:
+            self.check_target(outputs, target)
         loss: Tensor = self.criterion(outputs, target)
         self.log("train_loss", loss, batch_size=len(target), prog_bar=True)
         return loss

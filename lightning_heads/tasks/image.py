@@ -15,7 +15,7 @@ from torchmetrics.classification import (
     MultilabelAccuracy,
     MultilabelF1Score,
 )
-from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from ..models import ImageModel
 from .base import TransferModule
@@ -71,7 +71,7 @@ class ImageClassifier(TransferModule):
         lin_ftrs: Sequence[int] | None = None,
         ps: float | list[float] = 0.5,
         concat_pool: bool = True,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -88,12 +88,12 @@ class ImageClassifier(TransferModule):
             image_size=image_size,
             drop_path_rate=drop_path_rate,
         )
-        weight = None if class_weights is None else torch.tensor([*class_weights])
         criterion = (
-            _SmoothedBCE(label_smoothing, weight)
-            if multilabel
-            else nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
+            _SmoothedBCE(label_smoothing) if multilabel else nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         )
+        if class_weights is not None:
+            # hyperparameters hold them: as state they would overrule others on loading
+            criterion.register_buffer("weight", torch.tensor([float(w) for w in class_weights]), persistent=False)
         metrics = _multilabel_metrics(num_classes) if multilabel else _multiclass_metrics(num_classes)
         super().__init__(model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler)
         self.multilabel = multilabel
@@ -103,6 +103,15 @@ class ImageClassifier(TransferModule):
     def activation(self, outputs: Tensor) -> Tensor:
         """Turns logits `(b, num_classes)` into probabilities."""
         return outputs.sigmoid() if self.multilabel else outputs.softmax(dim=1)
+
+    def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuses targets of another kind than the task's."""
+        if self.multilabel or target.is_floating_point():
+            if target.shape != outputs.shape:
+                kind = "`multilabel` targets" if self.multilabel else "class probabilities"
+                raise ValueError(f"Expected {kind} of {tuple(outputs.shape)}, but got {tuple(target.shape)}")
+            if not self.multilabel and ((target.sum(dim=1) - 1).abs() > 1e-2).any():
+                raise ValueError("Expected class probabilities that sum to 1, but got others; is this `multilabel`?")
 
     def metric_target(self, target: Tensor) -> Tensor:
         """Turns class probabilities into the most probable class, where that is what the targets are."""
@@ -114,7 +123,7 @@ class ImageClassifier(TransferModule):
 class ImageRegressor(TransferModule):
     """Predicts numbers from images: a pretrained encoder with fastai's head.
 
-    Targets and predictions are `(b, num_outputs)`. It logs mean absolute and squared error and R².
+    Targets and predictions are `(b, num_outputs)`. It logs mean absolute and squared error.
 
     Args:
         encoder: An architecture's name; see `Encoder`.
@@ -149,7 +158,7 @@ class ImageRegressor(TransferModule):
         lin_ftrs: Sequence[int] | None = None,
         ps: float | list[float] = 0.5,
         concat_pool: bool = True,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -172,24 +181,26 @@ class ImageRegressor(TransferModule):
         metrics: dict[str, Metric] = {
             "mean_absolute_error": MeanAbsoluteError(),
             "mean_squared_error": MeanSquaredError(),
-            "r2_score": R2Score(),
         }
         super().__init__(model, losses[loss](), metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
 
+    def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuses targets of another shape, which the loss would broadcast."""
+        if target.shape != outputs.shape:
+            raise ValueError(f"Expected targets of {tuple(outputs.shape)}, but got {tuple(target.shape)}")
 
-class _SmoothedBCE(nn.Module):
+
+class _SmoothedBCE(nn.BCEWithLogitsLoss):
     """Binary cross-entropy of logits and targets `(b, c)` with smoothed labels and a weight for each class."""
 
-    def __init__(self, label_smoothing: float, weight: Tensor | None) -> None:
+    def __init__(self, label_smoothing: float) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
-        self.loss = nn.BCEWithLogitsLoss(weight)
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         smooth = target.to(outputs.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
-        loss: Tensor = self.loss(outputs, smooth)
-        return loss
+        return super().forward(outputs, smooth)
 
 
 def _check_classes(

@@ -24,7 +24,7 @@ def test_pictures_are_drawn(class_folder: Path, tmp_path: Path) -> None:
 
 
 def _collected(targets: torch.Tensor | None) -> Collected:
-    return Collected([0, 1], torch.eye(2), targets, None, ["a", "b"], Path())
+    return Collected([0, 1], torch.eye(2), targets, None, ["a", "b"], "classes", Path())
 
 
 def test_class_targets_of_indices_and_probabilities() -> None:

@@ -55,13 +55,15 @@ def test_two_processes_write_every_file_once(class_folder: Path, tmp_path: Path)
     script.write_text(
         f"""
 import lightning as L
+from lightning.pytorch.loggers import CSVLogger
 import lightning_heads as lh
 if __name__ == "__main__":
-    data = lh.ImageFolderData({str(class_folder)!r}, predict_root={str(class_folder)!r}, image_size=32, batch_size=3,
-                              num_workers=0)
+    data = lh.ImageFolderData({str(class_folder)!r}, predict_root={str(class_folder)!r}, test_fraction=0.25,
+                              image_size=32, batch_size=3, num_workers=0)
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_names=data.class_names)
-    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_progress_bar=False,
-                        callbacks=[lh.PredictionWriter({str(tmp_path)!r})])
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=CSVLogger({str(tmp_path)!r}),
+                        enable_progress_bar=False, callbacks=[lh.PredictionWriter(), lh.ConfusionMatrixPlot()])
+    trainer.test(task, data, verbose=False)
     trainer.predict(task, data, return_predictions=False)
 """
     )
@@ -69,5 +71,6 @@ if __name__ == "__main__":
     import sys
 
     subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=300)
-    rows = _rows(tmp_path / "predictions.csv")
+    rows = _rows(next(tmp_path.rglob("predictions.csv")))
+    assert next(tmp_path.rglob("confusion_matrix.png")).stat().st_size > 0
     assert [row["file"] for row in rows] == [str(path) for path in sorted(class_folder.rglob("*.png"))]

@@ -5,6 +5,7 @@ import torch
 from torchvision import tv_tensors
 
 from lightning_heads import AugTransforms
+from lightning_heads.data.augment import warp_matrix
 
 
 def test_nothing_to_change_changes_nothing() -> None:
@@ -26,25 +27,33 @@ def test_images_that_are_not_square_keep_their_shape() -> None:
     assert {flips(torch.rand(3, 16, 32)).shape for _ in range(50)} == {(3, 16, 32)}
 
 
-def test_rotation_equals_torchvisions() -> None:
+def test_rotation_keeps_proportions_and_equals_torchvisions() -> None:
     from torchvision.transforms.v2 import functional
 
-    from lightning_heads.data.augment import _sample
+    x = torch.rand(1, 24, 48)
+    x = functional.gaussian_blur(x, [5, 5])
+    turn = AugTransforms(do_flip=False, max_zoom=1, max_warp=0, max_lighting=0, p_affine=1.0)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        params = turn.make_params([x])
+        angle = torch.rad2deg(torch.asin(params["matrix"][1, 0] * 24 / 48)).item()
+        ours = turn.transform(x, params)
+        theirs = functional.rotate(x, angle, functional.InterpolationMode.BILINEAR)
+        inner = (slice(None), slice(6, -6), slice(10, -10))
+        torch.testing.assert_close(ours[inner], theirs[inner], atol=2e-3, rtol=0)
 
-    x = torch.rand(1, 33, 33)
-    angle = torch.tensor(7.0).deg2rad()
-    matrix = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1]])
-    ours = _sample(x, matrix, "bilinear")
-    theirs = functional.rotate(x, 7.0, functional.InterpolationMode.BILINEAR)
-    inner = (slice(None), slice(6, -6), slice(6, -6))
-    agree = min((ours[inner] - theirs[inner]).abs().max(), (ours[inner] - _other_way(x)[inner]).abs().max())
-    assert agree < 1e-3
 
+def test_warp_equals_fastais() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fastai.vision.augment import _WarpCoord
 
-def _other_way(x: torch.Tensor) -> torch.Tensor:
-    from torchvision.transforms.v2 import functional
-
-    return functional.rotate(x, -7.0, functional.InterpolationMode.BILINEAR)
+    grid = torch.rand(1, 5, 7, 2) * 2 - 1
+    theirs = _WarpCoord(p=1.0, draw_x=0.2, draw_y=-0.1)
+    theirs.before_call(torch.rand(1, 3, 5, 7))
+    expected = theirs(grid.clone())
+    points = torch.cat([grid, torch.ones(1, 5, 7, 1)], dim=-1) @ warp_matrix(0.2, -0.1).T
+    torch.testing.assert_close(points[..., :2] / points[..., 2:], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_masks_move_with_their_images_and_are_not_interpolated() -> None:

@@ -117,3 +117,36 @@ def test_augmentation_can_be_replaced_or_left_out(class_folder: Path) -> None:
 def test_wrong_settings_are_refused(class_folder: Path, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lh.ImageFolderData(class_folder, **settings)
+
+
+def test_split_folders_without_train_are_refused(class_folder: Path, make_image: Callable[..., Path]) -> None:
+    make_image("photos/test/bright/0.png")
+    with pytest.raises(ValueError, match="to hold train beside test"):
+        _data(class_folder)
+
+
+def test_classes_without_training_images_are_named(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    for path in ("train/a/0.png", "train/b/0.png", "valid/a/0.png", "valid/c/0.png"):
+        make_image(f"data/{path}")
+    (tmp_path / "data/train/c").mkdir()
+    with pytest.raises(ValueError, match="there are none of c"):
+        _data(tmp_path / "data")
+
+
+def test_hidden_folders_are_left_out_and_links_followed(class_folder: Path, make_image: Callable[..., Path]) -> None:
+    make_image("photos/dark/.ipynb_checkpoints/0.png")
+    elsewhere = make_image("elsewhere/UPPER.PNG")
+    (class_folder / "dark" / "link").symlink_to(elsewhere.parent)
+    (class_folder / "dark" / "loop").symlink_to(class_folder / "dark")
+    data = _data(class_folder, valid_fraction=0.0)
+    assert len(data.samples["train"].paths) == 21
+
+
+def test_no_training_batch_has_one_image(class_folder: Path) -> None:
+    for batch_size in (3, 19, 20, 64):
+        data = lh.ImageFolderData(
+            class_folder, image_size=16, batch_size=batch_size, num_workers=0, valid_fraction=0.0, augment=False
+        )
+        sizes = [len(images) for images, _ in data.train_dataloader()]
+        assert min(sizes) > 1
+        assert sum(sizes) >= 19

@@ -94,6 +94,28 @@ def test_bad_tables_are_refused_by_line_and_column(table: Path, edit: object, se
         _data(table, **settings)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,kind\n0.png", r"2 cells, one a column, but got another number \(.*line 2"),
+        ("path,kind\n0.png,a,b", r"2 cells, one a column, but got another number \(.*line 2"),
+        ("path,kind,kind\n0.png,a,b", "name each column once"),
+    ],
+)
+def test_ragged_tables_are_refused(table: Path, text: str, message: str) -> None:
+    table.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        _data(table, label="kind")
+
+
+def test_other_encodings_and_strings_for_lists_are_refused(table: Path) -> None:
+    with pytest.raises(TypeError, match="`values` to be a list of columns, but got the string 'x'"):
+        _data(table, values="x")
+    table.write_bytes("path,kind\n0.png,\xe4".encode("latin-1"))
+    with pytest.raises(ValueError, match="to be csv in UTF-8"):
+        _data(table, label="kind")
+
+
 def test_missing_images_are_counted_and_named(table: Path) -> None:
     for name in ("3.png", "7.png"):
         (table.parent / name).unlink()

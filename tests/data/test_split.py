@@ -33,3 +33,15 @@ def test_a_key_keeps_a_sample_in_the_rest() -> None:
 def test_impossible_fractions_are_refused(fractions: list[float]) -> None:
     with pytest.raises(ValueError, match="sum to less than 1"):
         stratified_split("ab", fractions, 0)
+
+
+def test_shares_of_small_keys_add_up() -> None:
+    rest, part = stratified_split([i // 2 for i in range(60)], [0.2], 0)
+    assert len(part) == 12
+    assert len({i // 2 for i in part}) == 12
+    assert len(rest) == 48
+
+
+def test_a_part_that_comes_out_empty_is_refused() -> None:
+    with pytest.raises(ValueError, match="of 3 it leaves none"):
+        stratified_split("abc", [0.2], 0)

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from lightning_heads import ImageModel, param_groups
+from lightning_heads import Encoder, ImageModel, param_groups
 
 # A small architecture of each family, with a size that it takes.
 TIMM = {
@@ -127,6 +127,9 @@ def test_image_model_contract(name: str) -> None:
     assert len(groups) == 3
     assert all(groups)
     assert next(p for p in encoder.parameters() if p.ndim == 4).data_ptr() in {p.data_ptr() for p in groups[0]}
+
+    three = ImageModel(Encoder(name, pretrained=False, num_groups=3), 3)
+    assert [len(group) > 0 for group in param_groups(three)] == [True] * 4
 
     # a copy and a reload are equal
     torch.testing.assert_close(copy.deepcopy(model)(x), out)

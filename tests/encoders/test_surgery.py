@@ -121,3 +121,21 @@ def test_in_channels_are_checked() -> None:
         set_in_channels(nn.Sequential(nn.Linear(3, 3)), 4)
     with pytest.raises(ValueError, match="`policy`"):
         set_in_channels(resnet18(weights=None), 4, "sum")  # type: ignore[arg-type]
+
+
+def test_models_keep_their_own_channels_unless_told_otherwise() -> None:
+    import timm
+
+    six = timm.create_model("test_resnet", pretrained=False, in_chans=6)
+    assert Encoder(six).in_channels == 6
+    one = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+    assert Encoder(one).in_channels == 1
+    assert create_body(nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1)))(torch.rand(1, 1, 8, 8)).ndim == 4
+    with pytest.raises(ValueError, match="for RGB to give it 3 channels, but it takes 1"):
+        Encoder(one, in_channels=3)
+
+
+def test_a_frozen_first_layer_stays_frozen() -> None:
+    model = resnet18(weights=None).requires_grad_(False)
+    set_in_channels(model, 4)
+    assert not model.conv1.weight.requires_grad

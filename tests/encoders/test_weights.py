@@ -61,3 +61,21 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), tmp_path / "module.pth")
     with pytest.raises(ValueError, match="a safetensors file or a state dict"):
         lh.Encoder("test_resnet", weights=tmp_path / "module.pth")
+
+
+def test_a_module_of_ones_own_gets_all_of_its_layers(tmp_path: Path) -> None:
+    def module() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 8, 3))
+
+    state = module().state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    body = lh.Encoder(module(), weights=tmp_path / "a.pth").backbone.body
+    for name, value in body.state_dict().items():
+        torch.testing.assert_close(value, state[name], atol=0, rtol=0)
+
+
+def test_weights_of_another_architecture_are_refused_with_their_file(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    for name in ("convnext_atto", "test_vit", "torchvision/resnet18"):
+        with pytest.raises(ValueError, match="other.pth to hold the weights of"):
+            lh.Encoder(name, weights=tmp_path / "other.pth")

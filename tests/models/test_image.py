@@ -27,3 +27,13 @@ def test_pooling_can_be_the_average_alone() -> None:
 def test_no_outputs_are_refused() -> None:
     with pytest.raises(ValueError, match="`num_outputs` to be at least 1, but got 0"):
         ImageModel("test_resnet", 0, pretrained=False)
+
+
+def test_what_only_a_name_can_use_is_refused_with_an_encoder() -> None:
+    with pytest.raises(ValueError, match="with an encoder's name"):
+        ImageModel(Encoder("test_resnet", pretrained=False), 2, in_channels=1)
+
+
+def test_an_empty_head_is_kept() -> None:
+    encoder = Encoder("test_resnet", pretrained=False)
+    assert len(ImageModel(encoder, 2, head=nn.Sequential()).head) == 0

@@ -120,7 +120,7 @@ def test_regressor_stays_in_its_range(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path, enable_checkpointing=False)
     loader = _loader(torch.rand(8, 1) + 2.5)
     trainer.fit(task, loader, loader)
-    assert {"val_mean_absolute_error", "val_mean_squared_error", "val_r2_score"} <= set(trainer.callback_metrics)
+    assert {"val_mean_absolute_error", "val_mean_squared_error"} <= set(trainer.callback_metrics)
     predictions = torch.cat(trainer.predict(task, loader))
     assert ((predictions > 2) & (predictions < 4)).all()
 
@@ -143,3 +143,27 @@ def test_wrong_settings_are_refused(settings: dict, message: str) -> None:
 def test_unknown_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="`loss` to be mse, l1, huber, but got 'mae'"):
         lh.ImageRegressor("test_resnet", loss="mae", pretrained=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "message"),
+    [
+        ("classes", torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "sum to 1, but got others; is this `multilabel`"),
+        ("labels", torch.tensor([0, 1]), r"`multilabel` targets of \(2, 2\), but got \(2,\)"),
+        ("numbers", torch.tensor([0.5, 1.0]), r"targets of \(2, 1\), but got \(2,\)"),
+    ],
+)
+def test_targets_of_another_kind_are_refused(tmp_path: Path, task: str, target: torch.Tensor, message: str) -> None:
+    module: lh.TransferModule
+    if task == "numbers":
+        module = lh.ImageRegressor("test_resnet", pretrained=False)
+    else:
+        module = lh.ImageClassifier("test_resnet", 2, multilabel=task == "labels", pretrained=False)
+    with pytest.raises(ValueError, match=message):
+        _trainer(tmp_path, enable_checkpointing=False).fit(module, _loader(target))
+
+
+def test_class_weights_are_no_state_and_may_be_integers() -> None:
+    task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_weights=[1, 3])
+    assert not [name for name in task.state_dict() if name.startswith("criterion")]
+    assert task.criterion(torch.randn(2, 2), torch.tensor([0, 1])).isfinite()

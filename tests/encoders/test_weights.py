@@ -77,5 +77,5 @@ def test_a_module_of_ones_own_gets_all_of_its_layers(tmp_path: Path) -> None:
 def test_weights_of_another_architecture_are_refused_with_their_file(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     for name in ("convnext_atto", "test_vit", "torchvision/resnet18"):
-        with pytest.raises(ValueError, match="other.pth to hold the weights of"):
+        with pytest.raises(ValueError, match=r"other\.pth to hold the weights of"):
             lh.Encoder(name, weights=tmp_path / "other.pth")

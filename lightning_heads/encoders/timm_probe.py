@@ -36,17 +36,9 @@ def probe(
             f"Expected {name} to give features and a classifier's input for {size[0]}x{size[1]} images, but: {error}"
         ) from error
 
-    reached = _reached(last, vector) if readout else _reached(last)
-    unused = [
-        key for key, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in reached
-    ]
-    parts: tuple[str, ...] = ()
-    if readout:
-        parts = _short(model, _owners(model, called))
-        if getattr(model, "num_prefix_tokens", 0) > 0:
-            parts = ("class token", *parts)
-        elif not parts and (vector.shape[1] != last.shape[1] or not isinstance(features, Tensor)):
-            parts = ("own pooling",)
+    parts = _readout(model, called, features, last, vector, layout) if readout else ()
+    reached = _reached(last, vector) if parts else _reached(last)
+    unused = [key for key, p in model.named_parameters() if p.requires_grad and id(p) not in reached]
     indices = last_of_each_size(maps)
     groups = split_names({key: d for key, d in timm_depths(model).items() if key not in unused}, 2)
     meta = EncoderMeta(
@@ -70,6 +62,18 @@ def probe(
         license=cfg.get("license") or "unknown",
     )
     return meta, unused
+
+
+def _readout(
+    model: TimmModel, called: list[str], features: Any, last: Tensor, vector: Tensor, layout: Layout
+) -> tuple[str, ...]:
+    """Says what the classifier's input has beyond the average of the last map, nothing where it is just that."""
+    parts = _short(model, _owners(model, called))
+    if getattr(model, "num_prefix_tokens", 0) > 0:
+        return ("class token", *parts)
+    several = not isinstance(features, Tensor)
+    more_tokens = layout == "tokens" and not several and features.shape[1] != last[0, 0].numel()
+    return parts or (("own pooling",) if several or more_tokens or vector.shape[1] != last.shape[1] else ())
 
 
 def _features(model: TimmModel, x: Tensor) -> tuple[Any, Tensor, Layout]:

@@ -39,13 +39,27 @@ def create_timm_model(
     for extra in options:
         try:
             with torch.device("meta"):  # costs little, and only the constructor knows what it takes
-                timm.create_model(name, **shared, **extra)
+                twin = timm.create_model(name, **shared, **extra)
+                _, height, width = twin.pretrained_cfg["input_size"]
+                # a patch that does not divide the model's own size divides no size that it may be given
+                if "dynamic_img_size" in extra and not takes(twin.eval(), torch.zeros(1, 3, height, width)):
+                    continue
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
         else:
             return timm.create_model(name, pretrained=pretrained, **shared, **extra)
     raise ValueError(f"Expected {name} to take {', '.join(shared)}, but it does not")
+
+
+def takes(model: TimmModel, x: Tensor) -> bool:
+    """Tells whether the model runs on images like `x`."""
+    try:
+        with torch.no_grad():
+            model.forward_features(x)
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def convert_timm_weights(model: TimmModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .backbone import evaluating, group_heads, last_of_each_size, split_names
 from .meta import EncoderMeta, Layout
-from .timm_model import TimmModel, timm_classifiers, timm_depths
+from .timm_model import TimmModel, takes, timm_classifiers, timm_depths
 
 
 def probe(
@@ -30,7 +30,7 @@ def probe(
             with _record_calls(model) as called:
                 vector = model.forward_head(features, pre_logits=True)
             maps = _intermediates(model, x)
-            fixed = bool(cfg.get("fixed_input_size")) and not _takes(model, x.new_zeros(1, in_channels, *_other(size)))
+            fixed = bool(cfg.get("fixed_input_size")) and not takes(model, x.new_zeros(1, in_channels, *_other(size)))
     except (AttributeError, NotImplementedError, TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"Expected {name} to give features and a classifier's input for {size[0]}x{size[1]} images, but: {error}"
@@ -108,16 +108,6 @@ def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
         return []
     maps: list[Tensor] = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
     return maps
-
-
-def _takes(model: TimmModel, x: Tensor) -> bool:
-    """Tells whether the model runs on images like `x`."""
-    try:
-        with torch.no_grad():
-            model.forward_features(x)
-    except (AssertionError, RuntimeError, ValueError):
-        return False
-    return True
 
 
 def _other(size: tuple[int, int]) -> tuple[int, int]:

@@ -39,7 +39,7 @@ def create_timm_model(
     for extra in options:
         try:
             with torch.device("meta"):  # costs little, and only the constructor knows what it takes
-                twin = timm.create_model(name, **shared, **extra)
+                twin: TimmModel = timm.create_model(name, **shared, **extra)
                 _, height, width = twin.pretrained_cfg["input_size"]
                 # a patch that does not divide the model's own size divides no size that it may be given
                 if "dynamic_img_size" in extra and not takes(twin.eval(), torch.zeros(1, 3, height, width)):

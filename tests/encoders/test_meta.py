@@ -1,9 +1,10 @@
 import pytest
 import timm
 import torch
-from torchvision.models import list_models
+from torchvision import models
 
 import lightning_heads as lh
+from lightning_heads.encoders.torchvision_backbone import FAMILIES
 
 
 def test_resnet50_shows_the_cut_split_and_stats_of_the_book() -> None:
@@ -72,12 +73,9 @@ def test_without_readout_nothing_of_the_head_is_left() -> None:
 
 
 def test_every_torchvision_family_has_a_row() -> None:
-    import torchvision.models as models
-
-    with torch.device("meta"):
-        from lightning_heads.encoders.torchvision_backbone import FAMILIES
-
-    modules = {models.get_model_builder(name).__module__.rpartition(".")[2] for name in list_models(module=models)}
+    modules = {
+        models.get_model_builder(name).__module__.rpartition(".")[2] for name in models.list_models(module=models)
+    }
     assert modules - {"vision_transformer"} == set(FAMILIES)
 
 

@@ -7,7 +7,7 @@
 __version__ = "0.1.0"
 
 from .callbacks import ConfusionMatrixPlot, OneCycle, PredictionWriter, WorstPredictionsPlot
-from .data import AugTransforms, ImageFolderData, ImageReadError, ImageTableData, verify_images
+from .data import AugTransforms, ImageData, ImageFolderData, ImageReadError, ImageTableData, verify_images
 from .encoders import Encoder, EncoderMeta, create_body, model_meta
 from .heads import create_head
 from .layers import AdaptiveConcatPool2d
@@ -22,6 +22,7 @@ __all__ = [
     "Encoder",
     "EncoderMeta",
     "ImageClassifier",
+    "ImageData",
     "ImageFolderData",
     "ImageModel",
     "ImageReadError",

@@ -55,6 +55,8 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
     >>> [round(value, 6) for value in slice_lr((1e-5, 1e-3), 3)]
     [1e-05, 0.0001, 0.001]
     """
+    if not isinstance(lr, (int, float, Sequence)):
+        raise TypeError(f"Expected `lr` to be a number, a pair or one number a group, but got {lr!r}")
     rates = [float(value) for value in lr] if isinstance(lr, Sequence) else [float(lr)] * num_groups
     if not rates or min(rates) <= 0:
         raise ValueError(f"Expected `lr` to be positive, but got {lr}")

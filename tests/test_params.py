@@ -53,6 +53,11 @@ def test_impossible_learning_rates_are_refused(lr: object) -> None:
         slice_lr(lr, 3)  # type: ignore[arg-type]
 
 
+def test_a_slice_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="a number, a pair or one number a group, but got slice"):
+        slice_lr(slice(1e-5, 1e-3), 3)  # type: ignore[arg-type]
+
+
 def test_norms_biases_and_what_the_model_names_do_not_decay() -> None:
     model = ImageModel("test_vit", 2, pretrained=False)
     groups = optimizer_groups(model, (1e-4, 1e-2))

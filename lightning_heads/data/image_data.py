@@ -125,7 +125,10 @@ class ImageData(L.LightningDataModule):
 
     def _split(self, split: Split) -> Samples:
         if split not in self.samples:
-            raise ValueError(f"Expected {split} images, but the data has only {', '.join(self.samples)}")
+            raise ValueError(
+                f"Expected {split} images, but the data has only {', '.join(self.samples)}; a folder or `split` named "
+                "so, or a fraction, sets them apart, and `predict_root` is for unlabelled ones"
+            )
         return self.samples[split]
 
     def _dataset(self, split: Split, random: bool = False) -> ImageDataset:
@@ -173,6 +176,11 @@ def require_folder(root: Path, what: str) -> None:
 
 def no_images(root: Path) -> ValueError:
     """Returns the error for a folder without images, which says what it holds instead."""
+    if find_images(root):
+        return ValueError(
+            f"Expected a folder for each class in {root}, but its images lie in {root} itself; unlabelled ones go to "
+            "`predict_root`, ones that a table lists to `ImageTableData`"
+        )
     found = sorted({path.suffix.lower() or "no extension" for path in root.rglob("*") if path.is_file()})
     common = ", ".join(sorted(EXTENSIONS & {".jpg", ".png", ".tif", ".webp", ".bmp"}))
     held = f"files with {', '.join(found[:5])}" if found else "no files"

@@ -42,7 +42,10 @@ class ImageReadError(ValueError):
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"Expected {self.path} to be an image, but {self.reason}"
+        return (
+            f"Expected {self.path} to be an image, but {self.reason}; the data modules leave such files out with "
+            "on_error='skip'"
+        )
 
 
 def read_image(path: str | Path, channels: int = 3) -> Tensor:

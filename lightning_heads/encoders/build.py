@@ -43,7 +43,7 @@ def create_model(
         if drop_path_rate:
             raise ValueError(f"Expected `drop_path_rate` with a timm architecture, but {name} is torchvision's")
         return create_torchvision_model(bare, pretrained, _pair(image_size))
-    close = get_close_matches(bare, [*timm.list_models(), *torchvision_names()], n=3, cutoff=0.5)
+    close = get_close_matches(bare, dict.fromkeys([*timm.list_models(), *torchvision_names()]), n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else ""
     raise ValueError(f"Expected the name of a timm or torchvision architecture, but got {name!r}{hint}")
 

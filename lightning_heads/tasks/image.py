@@ -37,7 +37,7 @@ class ImageClassifier(TransferModule):
         multilabel: Whether an image has any number of the classes.
         label_smoothing: Share of each target that is spread over all classes (Szegedy 2016).
         class_weights: Weight of each class in the loss.
-        class_names: Names of the classes, kept in the checkpoint.
+        class_names: Names of the classes, kept in the checkpoint; by default those of the data module in `fit`.
         pretrained: Whether the encoder gets its pretrained weights.
         weights: A local file with them; see `Encoder`.
         lr: See `TransferModule`.
@@ -99,6 +99,21 @@ class ImageClassifier(TransferModule):
         self.multilabel = multilabel
         self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+
+    def setup(self, stage: str) -> None:
+        """Compares the classes with the data's, and takes their names from it where none were given."""
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        if names is None or stage == "predict":
+            return
+        if len(names) != len(self.class_names):
+            raise ValueError(
+                f"Expected data with {len(self.class_names)} classes, as the model has, but got {len(names)}"
+            )
+        if self.hparams.get("class_names") is None:
+            self.class_names = [*names]
+            self.hparams["class_names"] = self.class_names
+        elif [*names] != self.class_names:
+            raise ValueError(f"Expected data with the model's classes {self.class_names}, but got {[*names]}")
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Turns logits `(b, num_classes)` into probabilities."""

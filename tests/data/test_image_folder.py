@@ -61,6 +61,17 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         _data(tmp_path / "empty")
 
 
+def test_images_outside_class_folders_are_pointed_elsewhere(make_image: Callable[..., Path]) -> None:
+    folder = make_image("flat/0.jpg").parent
+    with pytest.raises(ValueError, match=r"its images lie in .*flat itself; unlabelled ones go to `predict_root`"):
+        _data(folder)
+
+
+def test_missing_test_images_are_explained(class_folder: Path) -> None:
+    with pytest.raises(ValueError, match="only train, valid; a folder or `split` named so, or a fraction"):
+        _data(class_folder).test_dataloader()
+
+
 def test_one_class_is_refused(class_folder: Path) -> None:
     shutil.rmtree(class_folder / "dark")
     with pytest.raises(ValueError, match="two classes or more"):

@@ -125,6 +125,21 @@ def test_regressor_stays_in_its_range(tmp_path: Path) -> None:
     assert ((predictions > 2) & (predictions < 4)).all()
 
 
+def test_classes_are_compared_with_the_datas(class_folder: Path, tmp_path: Path) -> None:
+    data = lh.ImageFolderData(class_folder, image_size=32, batch_size=8, num_workers=0)
+    unnamed = lh.ImageClassifier("test_resnet", 2, pretrained=False)
+    trainer = _trainer(tmp_path)
+    trainer.fit(unnamed, data)
+    loaded = lh.ImageClassifier.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
+    assert loaded.class_names == ["bright", "dark"]
+    (class_folder / "dark").rename(class_folder / "night")
+    renamed = lh.ImageFolderData(class_folder, image_size=32, batch_size=8, num_workers=0)
+    with pytest.raises(ValueError, match=r"classes \['bright', 'dark'\], but got \['bright', 'night'\]"):
+        _trainer(tmp_path).validate(loaded, renamed)
+    with pytest.raises(ValueError, match="data with 3 classes, as the model has, but got 2"):
+        _trainer(tmp_path).validate(lh.ImageClassifier("test_resnet", 3, pretrained=False), data)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

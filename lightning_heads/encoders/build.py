@@ -1,5 +1,6 @@
 """From a name or a module to a backbone: the one place that chooses between timm and torchvision."""
 
+import copy
 from difflib import get_close_matches
 
 import timm
@@ -122,7 +123,7 @@ def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderM
         with torch.device("meta" if is_timm_name(model) else "cpu"):
             built = create_model(model, pretrained=False, image_size=image_size)
             return build_backbone(built, name=model, image_size=image_size).meta
-    return build_backbone(model, image_size=image_size).meta
+    return build_backbone(copy.deepcopy(model), image_size=image_size).meta  # a backbone loses its classifier
 
 
 def create_body(

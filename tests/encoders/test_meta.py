@@ -87,3 +87,10 @@ def test_unknown_architecture_suggests_a_near_one() -> None:
 def test_encoder_without_a_classifier_is_refused_by_part() -> None:
     with pytest.raises(ValueError, match="does not support classification"), torch.device("meta"):
         lh.Encoder("qwen3_vit_88m_enc", pretrained=False)
+
+
+def test_reading_a_models_metadata_leaves_it_as_it_is() -> None:
+    model = timm.create_model("test_resnet", pretrained=False)
+    names = [name for name, _ in model.named_parameters()]
+    assert lh.model_meta(model) == lh.model_meta("test_resnet")
+    assert [name for name, _ in model.named_parameters()] == names

@@ -1,11 +1,14 @@
 """Parameter groups: which parameters train together, at which learning rate, and which of them decay."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
 
-LearningRate = float | Sequence[float]
+LearningRate = float | Sequence[float | None]
+Splitter = Callable[[nn.Module], list[list[nn.Parameter]]]
 
 
 @runtime_checkable
@@ -17,13 +20,26 @@ class Grouped(Protocol):
         ...
 
 
-def param_groups(model: nn.Module) -> list[list[nn.Parameter]]:
-    """Returns a model's parameter groups, checked: the model's own `param_groups()`, or else one group of everything.
+def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[list[nn.Parameter]]:
+    """Returns a model's parameter groups, checked: a splitter's, or the model's own `param_groups()`, or one group.
+
+    Args:
+        model: Any model.
+        splitter: Maps the model to groups of its parameters, in place of the model's own; fastai's `splitter`.
 
     Raises:
-        ValueError: If a parameter is in no group, in several, or not the model's.
+        ValueError: If a trainable parameter is in no group, or any is in several or not the model's.
+
+    >>> class Pair(nn.Sequential):
+    ...     pass
+    >>> model = Pair(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> [len(group) for group in param_groups(model, lambda m: [[*m[0].parameters()], [*m[1].parameters()]])]
+    [2, 2]
     """
-    groups = model.param_groups() if isinstance(model, Grouped) else [[*model.parameters()]]
+    if splitter is not None:
+        groups = [[*group] for group in splitter(model)]
+    else:
+        groups = model.param_groups() if isinstance(model, Grouped) else [[*model.parameters()]]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[int, int] = {}
     for index, group in enumerate(groups):
@@ -36,7 +52,8 @@ def param_groups(model: nn.Module) -> list[list[nn.Parameter]]:
                     f"Expected {name} in one parameter group, but it is in {seen[id(parameter)]} and {index}"
                 )
             seen[id(parameter)] = index
-    if missing := [name for key, name in names.items() if key not in seen]:
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in seen]
+    if missing:
         raise ValueError(
             f"Expected every parameter in a group, but {len(missing)} are in none: {', '.join(missing[:3])}"
         )
@@ -47,18 +64,24 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
     """Returns one learning rate a group.
 
     A number serves every group; a pair goes geometrically from the first group to the last (fastai's `slice(a, b)`);
-    a longer sequence has one number a group.
+    `(None, b)` gives the last group b and all others a tenth of it (fastai's `slice(b)`); a longer sequence has one
+    number a group.
 
     Raises:
         ValueError: If the numbers are not positive or neither two nor one a group.
 
     >>> [round(value, 6) for value in slice_lr((1e-5, 1e-3), 3)]
     [1e-05, 0.0001, 0.001]
+    >>> slice_lr((None, 0.1), 3)
+    [0.01, 0.01, 0.1]
     """
-    if not isinstance(lr, (int, float, Sequence)):
+    if not isinstance(lr, (int, float, Sequence)) or isinstance(lr, str):
         raise TypeError(f"Expected `lr` to be a number, a pair or one number a group, but got {lr!r}")
-    rates = [float(value) for value in lr] if isinstance(lr, Sequence) else [float(lr)] * num_groups
-    if not rates or min(rates) <= 0:
+    if isinstance(lr, Sequence) and len(lr) == 2 and lr[0] is None and lr[1] is not None:
+        lr = [lr[1] / 10] * (num_groups - 1) + [lr[1]]
+    values = [*lr] if isinstance(lr, Sequence) else [lr] * num_groups
+    rates = [float(value) for value in values if value is not None]
+    if not rates or len(rates) < len(values) or not min(rates) > 0 or max(rates) == float("inf"):
         raise ValueError(f"Expected `lr` to be positive, but got {lr}")
     if len(rates) == num_groups:
         return rates
@@ -70,14 +93,22 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
     return [low * (high / low) ** (i / (num_groups - 1)) for i in range(num_groups)]
 
 
-def optimizer_groups(model: nn.Module, lr: LearningRate) -> list[dict[str, Any]]:
+def optimizer_groups(
+    model: nn.Module, lr: LearningRate = 1e-3, *, splitter: Splitter | None = None
+) -> list[dict[str, Any]]:
     """Returns the groups an optimiser takes: each of the model's, split into what decays and what does not.
 
     Biases and parameters of normalisation layers do not decay, nor other vectors and scalars such as LayerScale, nor
-    what the model names in `no_weight_decay()`. A group has a `name`, its `lr` and that same number as `initial_lr`,
-    which schedules scale.
+    position embeddings and tokens, nor what the model names in `no_weight_decay()`. A group has a `name` ("0/decay"),
+    its `lr` and that same number as `initial_lr`, which schedules scale. Frozen parameters are in their groups as well,
+    so that thawing them later adds none.
+
+    Args:
+        model: Any model.
+        lr: See `slice_lr`.
+        splitter: See `param_groups`.
     """
-    groups = param_groups(model)
+    groups = param_groups(model, splitter)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     undecayed = _undecayed(model)
     result = []
@@ -94,13 +125,41 @@ def optimizer_groups(model: nn.Module, lr: LearningRate) -> list[dict[str, Any]]
     return result
 
 
+def gather_groups(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
+    """Returns an optimiser's groups gathered by the parameter group that each is of, in order.
+
+    Groups of `optimizer_groups` say so in their names; any others stand for themselves.
+    """
+    gathered: dict[str, list[dict[str, Any]]] = {}
+    for i, group in enumerate(optimizer.param_groups):
+        index, separator, _ = str(group.get("name", "")).partition("/")
+        gathered.setdefault(index if separator and index.isdigit() else f"{i} alone", []).append(group)
+    return [*gathered.values()]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Tells whether a module is a normalisation layer, of torch, timm or any library that calls it so."""
+    return isinstance(module, _NormBase) or "norm" in type(module).__name__.lower()
+
+
 def _undecayed(model: nn.Module) -> set[int]:
     keys = {id(p) for p in model.parameters() if p.ndim <= 1}
     for module in model.modules():
-        if "norm" in type(module).__name__.lower():
-            keys |= {id(p) for p in module.parameters(recurse=False)}
+        own = dict(module.named_parameters(recurse=False))
+        if is_norm(module):
+            keys |= {id(p) for p in own.values()}
+        keys |= {id(p) for name, p in own.items() if _is_embedding(name) or _is_scale(name, p)}
         name_undecayed = getattr(module, "no_weight_decay", None)
         listed: Iterable[str] = name_undecayed() if callable(name_undecayed) else ()
-        own = dict(module.named_parameters())
-        keys |= {id(own[name]) for name in listed if name in own}
+        below = dict(module.named_parameters()) if listed else {}
+        keys |= {id(below[name]) for name in listed if name in below}
     return keys
+
+
+def _is_embedding(name: str) -> bool:
+    return any(part in name for part in ("pos_emb", "position_emb", "relative_position", "rel_pos", "token"))
+
+
+def _is_scale(name: str, parameter: nn.Parameter) -> bool:
+    """Tells whether a parameter scales channels, as `(c, 1, 1)` does; a weight may have such a shape and not."""
+    return name != "weight" and parameter.shape[1:].numel() == 1

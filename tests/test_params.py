@@ -75,3 +75,40 @@ def test_optimizer_takes_the_groups() -> None:
     optimizer = torch.optim.SGD(optimizer_groups(model, 0.1), lr=1.0, weight_decay=0.5)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.5}
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_scales_and_position_embeddings_of_any_shape_do_not_decay() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(4, 1, 1))
+            self.pos_embedding = nn.Parameter(torch.ones(1, 3, 4))
+            self.rel_pos_h = nn.Parameter(torch.ones(3, 4))
+            self.narrow, self.norm = nn.Linear(1, 3), nn.GroupNorm(2, 4)
+
+    decayed = [
+        name for group in optimizer_groups(Net()) if "weight_decay" not in group for name in group["param_names"]
+    ]
+    assert decayed == ["narrow.weight"]
+
+
+def test_a_splitter_is_checked_as_the_models_own_groups() -> None:
+    model = _Grouped([A, B])
+    groups = optimizer_groups(model, [1.0, 2.0], splitter=lambda m: [[*m.b.parameters()], [*m.a.parameters()]])
+    assert {group["lr"]: group["name"][0] for group in groups} == {1.0: "0", 2.0: "1"}
+    with pytest.raises(ValueError, match=r"2 are in none: b.weight, b.bias"):
+        optimizer_groups(model, splitter=lambda m: [[*m.a.parameters()]])
+    model.b.requires_grad_(False)
+    assert len(param_groups(model, lambda m: [[*m.a.parameters()]])) == 1
+
+
+@pytest.mark.parametrize("lr", [(None, 1e-3), [None, 1e-3]])
+def test_all_but_the_last_group_at_a_tenth(lr: object) -> None:
+    assert slice_lr(lr, 3) == pytest.approx([1e-4, 1e-4, 1e-3])  # type: ignore[arg-type]
+    assert slice_lr(lr, 1) == [1e-3]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lr", [(1e-3, None), (None, None), (None, -1.0), float("nan"), float("inf"), "0.1"])
+def test_half_given_and_endless_rates_are_refused(lr: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="`lr`"):
+        slice_lr(lr, 3)  # type: ignore[arg-type]

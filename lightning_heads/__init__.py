@@ -6,21 +6,40 @@
 
 __version__ = "0.1.0"
 
-from .callbacks import ConfusionMatrixPlot, OneCycle, PredictionWriter, WorstPredictionsPlot
+from .callbacks import (
+    ConfusionMatrixPlot,
+    FineTune,
+    GradualUnfreeze,
+    MixUpCutMix,
+    OneCycle,
+    Phase,
+    Phases,
+    Plateau,
+    PredictionWriter,
+    RandomState,
+    WorstPredictionsPlot,
+)
 from .data import AugTransforms, ImageData, ImageFolderData, ImageReadError, ImageTableData, verify_images
 from .encoders import Encoder, EncoderMeta, create_body, model_meta
+from .freezing import freeze, freeze_to, unfreeze
 from .heads import create_head
 from .layers import AdaptiveConcatPool2d
 from .models import ImageModel
-from .params import param_groups
-from .tasks import ImageClassifier, ImageRegressor, TransferModule
+from .params import optimizer_groups, param_groups
+from .schedules import Constant, Cycle, FlatCosine, Restarts, Shape
+from .tasks import ImageClassifier, ImageRegressor, TestTimeAugmentation, TransferModule
 
 __all__ = [
     "AdaptiveConcatPool2d",
     "AugTransforms",
     "ConfusionMatrixPlot",
+    "Constant",
+    "Cycle",
     "Encoder",
     "EncoderMeta",
+    "FineTune",
+    "FlatCosine",
+    "GradualUnfreeze",
     "ImageClassifier",
     "ImageData",
     "ImageFolderData",
@@ -28,13 +47,25 @@ __all__ = [
     "ImageReadError",
     "ImageRegressor",
     "ImageTableData",
+    "MixUpCutMix",
     "OneCycle",
+    "Phase",
+    "Phases",
+    "Plateau",
     "PredictionWriter",
+    "RandomState",
+    "Restarts",
+    "Shape",
+    "TestTimeAugmentation",
     "TransferModule",
     "WorstPredictionsPlot",
     "create_body",
     "create_head",
+    "freeze",
+    "freeze_to",
     "model_meta",
+    "optimizer_groups",
     "param_groups",
+    "unfreeze",
     "verify_images",
 ]

@@ -107,15 +107,16 @@ def _hold_parameters(module: nn.Module, held: set[int]) -> None:
 
 
 def _held_modules(module: nn.Module, held: set[int], default: bool) -> Iterator[nn.Module]:
-    """Gives the modules whose parameters are all held; one without any goes with the one that stands before it."""
+    """Gives the modules whose parameters are all held; one without any goes with its neighbours if they agree."""
     if _is_held(module, held, default):
         yield from module.modules()
         return
     children = [*module.children()]
-    before = next((_is_held(child, held, False) for child in children if [*child.parameters()]), False)
-    for child in children:
-        yield from _held_modules(child, held, before)
-        before = _is_held(child, held, before)
+    for i, child in enumerate(children):
+        before = next((other for other in reversed(children[:i]) if [*other.parameters()]), None)
+        after = next((other for other in children[i + 1 :] if [*other.parameters()]), None)
+        around = [_is_held(other, held, False) for other in (before, after) if other is not None]
+        yield from _held_modules(child, held, bool(around) and all(around))
 
 
 def _is_held(module: nn.Module, held: set[int], default: bool) -> bool:

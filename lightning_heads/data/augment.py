@@ -138,8 +138,9 @@ def warp_matrix(x: float, y: float) -> Tensor:
 
 def _sample(x: Tensor, matrix: Tensor, mode: str) -> Tensor:
     height, width = x.shape[-2:]
-    ys, xs = (torch.linspace(-1 + 1 / n, 1 - 1 / n, n) for n in (height, width))
-    grid = torch.stack([*torch.meshgrid(xs, ys, indexing="xy"), torch.ones(height, width)], dim=-1) @ matrix.T
+    ys, xs = (torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=x.device) for n in (height, width))
+    ones = torch.ones(height, width, device=x.device)
+    grid = torch.stack([*torch.meshgrid(xs, ys, indexing="xy"), ones], dim=-1) @ matrix.T.to(x.device)
     grid = grid[..., :2] / grid[..., 2:]
     images = x.reshape(1, -1, height, width)
     kind = images.dtype

@@ -2,5 +2,6 @@
 
 from .base import TransferModule
 from .image import ImageClassifier, ImageRegressor
+from .tta import TestTimeAugmentation
 
-__all__ = ["ImageClassifier", "ImageRegressor", "TransferModule"]
+__all__ = ["ImageClassifier", "ImageRegressor", "TestTimeAugmentation", "TransferModule"]

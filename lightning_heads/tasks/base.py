@@ -10,7 +10,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
-from ..params import LearningRate, optimizer_groups
+from ..callbacks import RandomState
+from ..params import LearningRate, Splitter, optimizer_groups, param_groups
 
 Stage = Literal["train", "val", "test"]
 
@@ -28,10 +29,12 @@ class TransferModule(L.LightningModule):
             `model.param_groups()` which parameters share a learning rate.
         criterion: Loss of outputs and target.
         metrics: Metrics of activated outputs and target, by the name they are logged under.
-        lr: Learning rate: a number, a pair that goes geometrically from the first group to the last, or one a group.
+        lr: Learning rate: a number, a pair that goes geometrically from the first group to the last, `(None, b)` for b
+            in the last group and a tenth of it in all others, or one a group.
         optimizer: Makes the optimiser from parameter groups; by default AdamW with fastai's constants
             (betas 0.9 and 0.99, eps 1e-5, decoupled weight decay 0.01).
         lr_scheduler: Makes a scheduler from the optimiser, stepped once an epoch. Schedules over steps are callbacks.
+        splitter: Maps the model to its parameter groups, in place of `model.param_groups()`; fastai's `splitter`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class TransferModule(L.LightningModule):
         lr: LearningRate = 1e-3,
         optimizer: Callable[[Any], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        splitter: Splitter | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -53,6 +57,7 @@ class TransferModule(L.LightningModule):
         self.lr = lr
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
+        self._splitter = splitter
 
     def forward(self, *inputs: Tensor) -> Tensor:
         out: Tensor = self.model(*inputs)
@@ -66,7 +71,7 @@ class TransferModule(L.LightningModule):
         """Refuses targets that do not fit, with the first batch of an epoch; here the criterion does."""
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        outputs, target = self._outputs_and_target(batch)
+        outputs, target = self.outputs_and_target(batch)
         if batch_idx == 0:
             self.check_target(outputs, target)
         loss: Tensor = self.criterion(outputs, target)
@@ -80,11 +85,19 @@ class TransferModule(L.LightningModule):
         return self._evaluate(batch, "test", self.test_metrics)
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
-        inputs = [batch] if isinstance(batch, Tensor) else batch[: self._num_inputs]
+        inputs = [batch] if isinstance(batch, Tensor) else batch[: self.num_inputs]
         return self.activation(self(*inputs))
 
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        """Returns the model's parameter groups; what the criterion learns goes with the last, the head."""
+        *groups, head = param_groups(self.model, self._splitter)
+        return [*groups, [*head, *(p for p in self.criterion.parameters() if p.requires_grad)]]
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [RandomState()]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = optimizer_groups(self.model, self.lr)
+        groups = optimizer_groups(self, self.lr)
         optimizer = self._optimizer(groups) if self._optimizer else AdamW(groups, betas=(0.9, 0.99), eps=1e-5)
         return optimizer if self._lr_scheduler is None else ([optimizer], [self._lr_scheduler(optimizer)])
 
@@ -94,16 +107,22 @@ class TransferModule(L.LightningModule):
             saved.update({key: value for key, value in _ONLY_WHEN_NEW.items() if key in saved})
 
     @property
-    def _num_inputs(self) -> int:
+    def num_inputs(self) -> int:
+        """How many inputs the model takes from a batch."""
         return int(getattr(self.model, "num_inputs", 1))
 
-    def _outputs_and_target(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        if isinstance(batch, Tensor) or len(batch) <= self._num_inputs:
-            raise ValueError(f"Expected a batch of {self._num_inputs} inputs, then the target, but there is no target")
-        return self(*batch[: self._num_inputs]), batch[self._num_inputs]
+    def outputs_and_target(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Runs the model on a batch's inputs.
+
+        Raises:
+            ValueError: If there is no target.
+        """
+        if isinstance(batch, Tensor) or len(batch) <= self.num_inputs:
+            raise ValueError(f"Expected a batch of {self.num_inputs} inputs, then the target, but there is no target")
+        return self(*batch[: self.num_inputs]), batch[self.num_inputs]
 
     def _evaluate(self, batch: Sequence[Tensor], stage: Stage, metrics: MetricCollection) -> dict[str, Tensor]:
-        outputs, target = self._outputs_and_target(batch)
+        outputs, target = self.outputs_and_target(batch)
         loss = self.criterion(outputs, target)
         predictions = self.activation(outputs)
         self.log(f"{stage}_loss", loss, batch_size=len(target), prog_bar=True, sync_dist=True)

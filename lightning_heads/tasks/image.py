@@ -18,10 +18,11 @@ from torchmetrics.classification import (
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from ..models import ImageModel
+from ..params import Splitter
 from .base import TransferModule
 
 # jsonargparse tries the members of a union in order: a number must come before a sequence
-LR = float | list[float] | tuple[float, ...]
+LR = float | list[float | None] | tuple[float | None, ...]
 
 
 class ImageClassifier(TransferModule):
@@ -43,6 +44,7 @@ class ImageClassifier(TransferModule):
         lr: See `TransferModule`.
         optimizer: See `TransferModule`.
         lr_scheduler: See `TransferModule`.
+        splitter: See `TransferModule`.
         lin_ftrs: Widths of the head's hidden layers; see `create_head`.
         ps: Dropout probabilities of the head.
         concat_pool: Whether the head pools by maximum and average, or by average alone.
@@ -68,6 +70,7 @@ class ImageClassifier(TransferModule):
         lr: LR = 1e-3,
         optimizer: Callable[[Any], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        splitter: Splitter | None = None,
         lin_ftrs: Sequence[int] | None = None,
         ps: float | list[float] = 0.5,
         concat_pool: bool = True,
@@ -95,10 +98,12 @@ class ImageClassifier(TransferModule):
             # hyperparameters hold them: as state they would overrule others on loading
             criterion.register_buffer("weight", torch.tensor([float(w) for w in class_weights]), persistent=False)
         metrics = _multilabel_metrics(num_classes) if multilabel else _multiclass_metrics(num_classes)
-        super().__init__(model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler)
+        super().__init__(
+            model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter
+        )
         self.multilabel = multilabel
         self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
 
     def setup(self, stage: str) -> None:
         """Compares the classes with the data's, and takes their names from it where none were given."""
@@ -150,6 +155,7 @@ class ImageRegressor(TransferModule):
         lr: See `TransferModule`.
         optimizer: See `TransferModule`.
         lr_scheduler: See `TransferModule`.
+        splitter: See `TransferModule`.
         lin_ftrs: Widths of the head's hidden layers; see `create_head`.
         ps: Dropout probabilities of the head.
         concat_pool: Whether the head pools by maximum and average, or by average alone.
@@ -170,6 +176,7 @@ class ImageRegressor(TransferModule):
         lr: LR = 1e-3,
         optimizer: Callable[[Any], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        splitter: Splitter | None = None,
         lin_ftrs: Sequence[int] | None = None,
         ps: float | list[float] = 0.5,
         concat_pool: bool = True,
@@ -197,8 +204,10 @@ class ImageRegressor(TransferModule):
             "mean_absolute_error": MeanAbsoluteError(),
             "mean_squared_error": MeanSquaredError(),
         }
-        super().__init__(model, losses[loss](), metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        super().__init__(
+            model, losses[loss](), metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter
+        )
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
         """Refuses targets of another shape, which the loss would broadcast."""

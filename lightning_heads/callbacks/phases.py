@@ -1,0 +1,265 @@
+"""Training in phases, each with its frozen groups and learning rates."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from ..freezing import hold
+from ..params import gather_groups
+from ..schedules import Shape
+from .plan import Phase, Stretch, end_early, lay_out
+from .plateau import Plateau, PlateauWatch
+
+
+class Phases(L.Callback):
+    """Trains in phases: each has its length, the groups that train, their learning rates and their shape.
+
+    Learning rates, momentum and what is frozen are a pure function of the optimiser step, set before each step: a
+    resumed run goes on where it was, in the middle of a phase too. All parameter groups are in the optimiser from the
+    start. A phase that freezes takes gradients and moments off what it freezes. Under DDP, the module is wrapped anew
+    where the parameters that train change, so that exactly those are reduced. A table of the phases is logged when
+    training starts.
+
+    It reads the optimiser's groups: those of `optimizer_groups`, as every task here makes them, or your own, input side
+    first.
+
+    Args:
+        phases: The phases, in order.
+        plateau: Ends a phase early where a monitored metric no longer improves.
+        replan: Whether a resumed run may have other phases, learning rates or another length than its checkpoint's. By
+            default that is an error.
+
+    Raises:
+        ValueError: If phases do not fill the run or do not fit the groups, something else sets learning rates too, or
+            the strategy cannot freeze.
+
+    >>> Phases([Phase(epochs=1, train_from=-1, lr=1e-2), Phase(lr=(1e-5, 1e-3))]).first_phase().train_from
+    -1
+    """
+
+    def __init__(self, phases: Sequence[Phase], *, plateau: Plateau | None = None, replan: bool = False) -> None:
+        if not phases:
+            raise ValueError("Expected at least one phase, but got none")
+        self.phases = [*phases]
+        self.replan = replan
+        self._watch = None if plateau is None else PlateauWatch(plateau)
+        self._stretches: list[Stretch] = []
+        self._entered: Stretch | None = None
+        self._evaluated: list[nn.Module] = []
+        self._base_rates: list[float] = []
+        self._followed: list[str] | None = None
+        self._ended: list[tuple[int, int]] = []  # phases that a plateau ended, and the step
+
+    def phases_for(self, rates: list[float]) -> list[Phase]:
+        """Returns the phases for a task with these learning rates, one a group; a recipe computes its own from them."""
+        return self.phases
+
+    def first_phase(self) -> Phase:
+        """Returns what training starts with."""
+        return self.phases_for([1.0, 1.0])[0]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Reads the learning rates, before those of a checkpoint take their place."""
+        others = [c for c in trainer.callbacks if isinstance(c, Phases) and c is not self]  # type: ignore[attr-defined]
+        if others:
+            raise ValueError(
+                f"Expected one schedule of phases, but got {type(self).__name__} and {type(others[0]).__name__}"
+            )
+        if len(trainer.optimizers) != 1:
+            raise ValueError(f"Expected one optimiser to train in phases, but got {len(trainer.optimizers)}")
+        if trainer.lr_scheduler_configs:
+            raise ValueError("Expected no `lr_scheduler`, as the phases set the learning rates, but there is one")
+        groups = gather_groups(trainer.optimizers[0])
+        self._base_rates = [float(members[0].get("initial_lr", members[0]["lr"])) for members in groups]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lays out the phases and logs them."""
+        total = trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError("Expected `max_epochs` or `max_steps` to be set, as phases need the length of the run")
+        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        self._stretches = lay_out(
+            self.phases_for(self._base_rates),
+            self._base_rates,
+            len(self._base_rates),
+            int(total),
+            math.ceil(epoch) if math.isfinite(epoch) else epoch,
+            cut=bool(trainer.fast_dev_run),  # type: ignore[attr-defined]
+        )
+        _check_strategy(trainer, self._stretches)
+        planned = [str(stretch) for stretch in self._stretches]
+        if trainer.global_step and not self.replan and self._followed not in (None, planned):
+            raise ValueError(
+                "Expected the phases that the run began with; pass `replan=True` to go on by these instead.\n"
+                f"began with: {'; '.join(self._followed or [])}\nthese: {'; '.join(planned)}"
+            )
+        self._followed = planned
+        self._entered = None
+        self._ended = self._ended if trainer.global_step else []
+        for index, step in self._ended:
+            self._stretches = end_early(self._stretches, index, step)
+        _check_names(pl_module, trainer.optimizers[0])
+        rank_zero_info(_table(pl_module, trainer.optimizers[0], self._stretches))
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Sets what is frozen, learning rates and momentum for the step to come."""
+        stretch = self._at(trainer.global_step)
+        if stretch is not self._entered:
+            self._enter(trainer, pl_module, stretch)
+        for module in self._evaluated:
+            module.training = False
+        rates, momentum = stretch.at(trainer.global_step)
+        for members, rate in zip(gather_groups(trainer.optimizers[0]), rates, strict=True):
+            for group in members:
+                _set(group, rate, momentum)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops a run that a plateau made shorter."""
+        if self._ended and trainer.global_step >= self._stretches[-1].stop:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends the phase where the metric no longer improves."""
+        if self._watch is None or self._entered is None or trainer.sanity_checking:
+            return
+        index, step = self._stretches.index(self._entered), trainer.global_step
+        if self._watch.sees_plateau(trainer, pl_module) and step < self._entered.stop:
+            self._ended.append((index, step))
+            self._stretches = end_early(self._stretches, index, step)
+            self._entered = self._stretches[index]
+            rank_zero_info(f"Phase {index + 1} ended early, at step {step}")
+            trainer.should_stop = trainer.should_stop or index + 1 == len(self._stretches)
+
+    def state_dict(self) -> dict[str, Any]:
+        watch = None if self._watch is None else self._watch.state_dict()
+        return {"followed": self._followed, "ended": self._ended, "watch": watch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._followed = state_dict["followed"]
+        self._ended = [(index, step) for index, step in state_dict["ended"]]
+        if self._watch is not None and state_dict["watch"] is not None:
+            self._watch.load_state_dict(state_dict["watch"])
+
+    def _at(self, step: int) -> Stretch:
+        return next((stretch for stretch in self._stretches if step < stretch.stop), self._stretches[-1])
+
+    def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule, stretch: Stretch) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, FSDPModule):
+                # a root keeps gathered parameters until its backward pass, which a frozen one never runs
+                module.reshard()
+        optimizer = trainer.optimizers[0]
+        index = self._stretches.index(stretch)
+        if index and trainer.global_step == stretch.start:
+            self._begin(pl_module, optimizer, self._stretches[index - 1], stretch)
+        groups = gather_groups(optimizer)
+        frozen = [p for members in groups[: stretch.first] for group in members for p in group["params"]]
+        before = [p.requires_grad for p in pl_module.parameters()]
+        self._evaluated = hold(pl_module, frozen, stretch.phase.norm)
+        self._entered = stretch
+        after = [p.requires_grad for p in pl_module.parameters()]
+        if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError(f"Expected a phase to train some parameters, but all are frozen in {stretch}")
+        if before != after and isinstance(trainer.strategy.model, DistributedDataParallel):
+            assert isinstance(trainer.strategy, DDPStrategy)
+            trainer.strategy.model = trainer.lightning_module
+            trainer.strategy.configure_ddp()
+
+    def _begin(self, pl_module: nn.Module, optimizer: Optimizer, before: Stretch, stretch: Stretch) -> None:
+        """Does what happens once between two phases, in a run that is resumed just there too."""
+        if stretch.first != before.first:
+            # moments are of other gradients; fastai's `freeze_to` drops them as well
+            optimizer.state.clear()
+        if self._watch is not None:
+            if self._watch.weights is not None:
+                pl_module.load_state_dict(self._watch.weights)
+                optimizer.state.clear()
+            self._watch.reset()
+
+
+def _set(group: dict[str, Any], rate: float, momentum: float | None) -> None:
+    if isinstance(group["lr"], Tensor):  # as a compiled optimiser has it
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+    if momentum is not None and "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    elif momentum is not None and group.get("momentum"):
+        group["momentum"] = momentum
+
+
+def _check_strategy(trainer: L.Trainer, stretches: Sequence[Stretch]) -> None:
+    strategy = trainer.strategy
+    if len({stretch.first for stretch in stretches}) == 1 and not stretches[0].first:
+        return
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
+        raise ValueError(
+            "Expected a strategy whose parameters can be frozen during a run, that is one device, DDP or FSDP2 "
+            f"(ModelParallelStrategy), but got {type(strategy).__name__}"
+        )
+    if isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph") and len(stretches) > 1:
+        raise ValueError(
+            f"Expected DDP without `static_graph`, as {len(stretches)} phases train different parameters, but it is set"
+        )
+
+
+def _check_names(pl_module: nn.Module, optimizer: Optimizer) -> None:
+    """Compares the parameters with those that a checkpoint's optimiser had in their places, as it loads by position."""
+    names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter, was in zip(group["params"], group.get("param_names", []), strict=False):
+            name = names.get(id(parameter), was)
+            if not f".{name}".endswith(f".{was}"):
+                raise ValueError(
+                    f"Expected the parameter groups that the run began with, but group {group.get('name')} has {name} "
+                    f"where the checkpoint's optimiser has {was}"
+                )
+
+
+def _table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch]) -> str:
+    groups = gather_groups(optimizer)
+    rows = [("phase", "steps", "trains", "parameters", "learning rates", "shape")]
+    for i, stretch in enumerate(stretches):
+        trained = [p for members in groups[stretch.first :] for group in members for p in group["params"]]
+        names = _module_names(pl_module, {id(p) for p in trained})
+        norms = " + norm layers" if stretch.first and stretch.phase.norm == "train" else ""
+        rates = sorted({stretch.rates[0], stretch.rates[-1]} if not stretch.first else {stretch.rates[-1]})
+        shape = stretch.phase.shape
+        rows.append(
+            (
+                str(i + 1),
+                str(stretch.stop - stretch.start),
+                ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") + norms,
+                f"{sum(p.numel() for p in trained):,}",
+                " to ".join(f"{rate:.2g}" for rate in rates),
+                type(shape).__name__ if isinstance(shape, Shape) else getattr(shape, "__name__", "function"),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(["Phases of training", *lines])
+
+
+def _module_names(module: nn.Module, trained: set[int], prefix: str = "") -> list[str]:
+    """Names the largest modules all of whose parameters train, and the parameters that lie beside such modules."""
+    ids = [id(p) for p in module.parameters()]
+    if ids and all(i in trained for i in ids):
+        return [prefix or "everything"]
+    dot = f"{prefix}." if prefix else ""
+    own = [f"{dot}{name}" for name, p in module.named_parameters(recurse=False) if id(p) in trained]
+    return [
+        *own,
+        *(name for key, child in module.named_children() for name in _module_names(child, trained, dot + key)),
+    ]

@@ -1,0 +1,139 @@
+"""Phases of training, laid out over the steps of a run."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..freezing import NormPolicy, first_group
+from ..params import LearningRate, slice_lr
+from ..schedules import Cycle, Shape
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which the same parameter groups train. At most one phase of a run leaves its length out.
+
+    Attributes:
+        epochs: Length in epochs or fractions of one.
+        steps: Length in optimiser steps, in place of `epochs`. With neither, what the other phases leave of the run.
+        train_from: First parameter group that trains, fastai's `freeze_to`: 0 for all, -1 for the head alone.
+        lr: Peak learning rates; see `slice_lr`. By default those of the optimiser's groups.
+        shape: How learning rates and momentum go over the phase: `Cycle`, `FlatCosine`, `Restarts`, `Constant`, one of
+            your own, or a function from the position in 0..1 to a factor.
+        norm: What normalisation layers of the frozen groups do; see `freeze_to`.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    train_from: int = 0
+    lr: float | list[float | None] | tuple[float | None, ...] | None = None
+    shape: Shape | Callable[[float], float] = Cycle()  # noqa: RUF009  # frozen
+    norm: NormPolicy = "train"
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("Expected a phase to have `epochs` or `steps`, but got both")
+        for name, value in (("epochs", self.epochs), ("steps", self.steps)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"Expected a phase's `{name}` to be positive, but got {value}")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A phase with its place in a run.
+
+    Attributes:
+        phase: The phase.
+        start: First step.
+        stop: Step after the last.
+        first: First parameter group that trains.
+        rates: Peak learning rate of each group.
+    """
+
+    phase: Phase
+    start: int
+    stop: int
+    first: int
+    rates: list[float]
+
+    def at(self, step: int) -> tuple[list[float], float | None]:
+        """Returns the learning rate of each group and the momentum of a step."""
+        position = (step - self.start) / (self.stop - self.start)
+        shape = self.phase.shape
+        factor, momentum = (
+            (shape.factor(position), shape.momentum(position)) if isinstance(shape, Shape) else (shape(position), None)
+        )
+        return [rate * factor for rate in self.rates], momentum
+
+    def __str__(self) -> str:
+        rates = ", ".join(f"{rate:.3g}" for rate in self.rates)
+        shape = self.phase.shape
+        named = shape if isinstance(shape, Shape) else getattr(shape, "__qualname__", type(shape).__qualname__)
+        return f"steps {self.start} to {self.stop}, from group {self.first} ({self.phase.norm}), lr {rates}, {named}"
+
+
+def lay_out(
+    phases: Sequence[Phase], base_rates: LearningRate, num_groups: int, total: int, epoch: float, *, cut: bool = False
+) -> list[Stretch]:
+    """Lays phases out over a run.
+
+    Args:
+        phases: The phases.
+        base_rates: Learning rates of the phases that have none.
+        num_groups: Number of parameter groups.
+        total: Length of the run in optimiser steps.
+        epoch: Length of an epoch in optimiser steps, or infinity where it is unknown.
+        cut: Whether to cut phases that are longer than the run, as a trial of a few steps does.
+
+    Raises:
+        ValueError: If the phases do not fill the run, or one of them does not fit the groups.
+    """
+    lengths = [_length(phase, epoch) for phase in phases]
+    known = sum(length for length in lengths if length is not None)
+    free = sum(length is None for length in lengths)
+    if free > 1:
+        raise ValueError(f"Expected at most one phase without `epochs` or `steps`, but {free} have neither")
+    bounds, place = [0], 0.0
+    for length in lengths:
+        place += total - known if length is None else length
+        bounds.append(min(round(place), total) if cut else round(place))
+    if not cut and (bounds[-1] != total or sorted(set(bounds)) != bounds):
+        is_shorter = not free and known < total
+        raise ValueError(
+            f"Expected phases of {total} steps in all, as the run has ({_epochs(total, epoch)}), but got "
+            f"{' + '.join('the rest' if n is None else f'{n:g}' for n in lengths)}; "
+            f"{'leave the length of one phase out' if is_shorter else 'raise `max_epochs` or `max_steps`'}"
+        )
+    return [
+        Stretch(
+            phase,
+            start,
+            stop,
+            first_group(phase.train_from, num_groups, "train_from"),
+            slice_lr(base_rates if phase.lr is None else phase.lr, num_groups),
+        )
+        for phase, start, stop in zip(phases, bounds, bounds[1:], strict=False)
+        if stop > start
+    ]
+
+
+def end_early(stretches: Sequence[Stretch], index: int, step: int) -> list[Stretch]:
+    """Ends one stretch at a step and moves those after it forward."""
+    saved = stretches[index].stop - step
+    return [
+        *stretches[:index],
+        replace(stretches[index], stop=step),
+        *(replace(s, start=s.start - saved, stop=s.stop - saved) for s in stretches[index + 1 :]),
+    ]
+
+
+def _length(phase: Phase, epoch: float) -> float | None:
+    if phase.epochs is None:
+        return phase.steps
+    if not math.isfinite(epoch):
+        raise ValueError("Expected `steps` for a phase, as the data do not say how long an epoch is, but got `epochs`")
+    return phase.epochs * epoch
+
+
+def _epochs(total: int, epoch: float) -> str:
+    return f"{total / epoch:g} epochs" if math.isfinite(epoch) else "an epoch has no length"

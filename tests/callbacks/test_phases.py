@@ -12,27 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_heads as lh
 from lightning_heads.params import optimizer_groups
-
-X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 2
-
-
-class Net(nn.Module):
-    """Three groups, with normalisation and dropout in the body."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.0)),
-            nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU()),
-        )
-        self.head = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body(x))
-        return out
-
-    def param_groups(self) -> list[list[nn.Parameter]]:
-        return [[*module.parameters()] for module in (self.body[0], self.body[1], self.head)]
+from tests.helpers import Net, X, Y, trainer_for
 
 
 class Recorder(L.Callback):
@@ -50,17 +30,6 @@ class Recorder(L.Callback):
         self.rates.append([*rates.values()])
         self.momenta.append(optimizer.param_groups[0]["betas"][0])
         self.trained.append(sum(p.requires_grad for p in pl_module.parameters()))
-
-
-def trainer_for(folder: Path, callbacks: list[L.Callback], epochs: int = 3, **settings: Any) -> L.Trainer:
-    options = {"enable_checkpointing": False, "max_epochs": epochs, "accelerator": "cpu", "logger": False, **settings}
-    return L.Trainer(
-        default_root_dir=folder,
-        callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
 
 
 def fit(

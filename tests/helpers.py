@@ -1,0 +1,105 @@
+"""What several tests train: a small model of three groups, its data, a quiet trainer, and processes to run it in."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+X = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(16) % 2
+
+
+class Net(nn.Module):
+    """Three groups, with normalisation and dropout in the body."""
+
+    def __init__(self, dropout: float = 0.0, batch_norm: bool = True) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d if batch_norm else nn.LayerNorm
+        self.body = nn.Sequential(
+            nn.Sequential(nn.Linear(6, 8), norm(8), nn.ReLU(), nn.Dropout(dropout)),
+            nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU()),
+        )
+        self.head = nn.Sequential(norm(8), nn.Dropout(dropout), nn.Linear(8, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(x))
+        return out
+
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        return [[*module.parameters()] for module in (self.body[0], self.body[1], self.head)]
+
+
+def trainer_for(folder: Path, callbacks: list[L.Callback], epochs: int = 3, **settings: Any) -> L.Trainer:
+    options = {"enable_checkpointing": False, "max_epochs": epochs, "accelerator": "cpu", "logger": False, **settings}
+    return L.Trainer(
+        default_root_dir=folder,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def run_processes(
+    target: Callable[..., Any], world_size: int, folder: Path, *args: Any, timeout: float = 120
+) -> list[Any] | None:
+    """Runs `target(*args)` in processes that Lightning takes for the ranks of one run; returns what each returns.
+
+    Returns None if a process was killed; the others are then killed too. Any other failure is an error.
+    """
+    context = _context()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outputs = [folder / f"rank_{rank}.pt" for rank in range(world_size)]
+    processes = [
+        context.Process(target=_run_rank, args=(target, args, rank, world_size, port, outputs[rank]))
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        limit = time.monotonic() + timeout
+        while any(process.is_alive() for process in processes):
+            codes = [process.exitcode for process in processes]
+            if -signal.SIGKILL in codes:
+                return None
+            assert not any(codes), f"a process failed: {codes}"
+            assert time.monotonic() < limit, "processes hang"
+            time.sleep(0.01)
+        codes = [process.exitcode for process in processes]
+        if -signal.SIGKILL in codes:
+            return None
+        assert not any(codes), f"a process failed: {codes}"
+        return [torch.load(output) for output in outputs]
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
+def _context() -> ForkServerContext:
+    context = get_context("forkserver")
+    # imported once, in the process that the others are forked from
+    context.set_forkserver_preload(["lightning.pytorch", "lightning_heads", "tests.helpers"])
+    return context
+
+
+def _run_rank(
+    target: Callable[..., Any], args: tuple[Any, ...], rank: int, world_size: int, port: int, output: Path
+) -> None:
+    torch.set_num_threads(1)
+    if world_size > 1:
+        os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world_size))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.save(target(*args), output)

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 from .callbacks import (
     ConfusionMatrixPlot,
+    ExactResume,
     FineTune,
     GradualUnfreeze,
     MixUpCutMix,
@@ -16,10 +17,9 @@ from .callbacks import (
     Phases,
     Plateau,
     PredictionWriter,
-    RandomState,
     WorstPredictionsPlot,
 )
-from .data import AugTransforms, ImageData, ImageFolderData, ImageReadError, ImageTableData, verify_images
+from .data import AugTransforms, ImageData, ImageFolderData, ImageReadError, ImageTableData, SeededLoader, verify_images
 from .encoders import Encoder, EncoderMeta, create_body, model_meta
 from .freezing import freeze, freeze_to, unfreeze
 from .heads import create_head
@@ -37,6 +37,7 @@ __all__ = [
     "Cycle",
     "Encoder",
     "EncoderMeta",
+    "ExactResume",
     "FineTune",
     "FlatCosine",
     "GradualUnfreeze",
@@ -53,8 +54,8 @@ __all__ = [
     "Phases",
     "Plateau",
     "PredictionWriter",
-    "RandomState",
     "Restarts",
+    "SeededLoader",
     "Shape",
     "TestTimeAugmentation",
     "TransferModule",

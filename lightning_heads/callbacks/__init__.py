@@ -1,16 +1,17 @@
 """Callbacks for the Lightning Trainer."""
 
+from .exact_resume import ExactResume
 from .mixing import MixUpCutMix
 from .phases import Phases
 from .plan import Phase
 from .plateau import Plateau
 from .plots import ConfusionMatrixPlot, WorstPredictionsPlot
 from .prediction_writer import PredictionWriter
-from .random_state import RandomState
 from .recipes import FineTune, GradualUnfreeze, OneCycle
 
 __all__ = [
     "ConfusionMatrixPlot",
+    "ExactResume",
     "FineTune",
     "GradualUnfreeze",
     "MixUpCutMix",
@@ -19,6 +20,5 @@ __all__ = [
     "Phases",
     "Plateau",
     "PredictionWriter",
-    "RandomState",
     "WorstPredictionsPlot",
 ]

@@ -4,6 +4,7 @@ from .augment import AugTransforms
 from .image_data import ImageData
 from .image_folder import ImageFolderData
 from .image_table import ImageTableData
+from .loader import SeededLoader
 from .read import ImageReadError, read_image, verify_images
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ImageFolderData",
     "ImageReadError",
     "ImageTableData",
+    "SeededLoader",
     "read_image",
     "verify_images",
 ]

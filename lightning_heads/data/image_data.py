@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from .augment import AugTransforms
 from .dataset import ImageDataset
+from .loader import SeededLoader
 from .read import EXTENSIONS, find_images, verify_images
 from .resize import ResizeTo
 
@@ -100,7 +101,14 @@ class ImageData(L.LightningDataModule):
                 self._checked.add(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._dataset("train", random=True), shuffle=True)
+        dataset = self._dataset("train", random=True)
+        share: dict[str, Any] = {}
+        seed = int(torch.randint(2**62, ()))
+        if self.trainer is not None and self.trainer.world_size > 1:
+            share = self.trainer.distributed_sampler_kwargs or {}
+            seed = self.trainer.strategy.broadcast(seed)
+        drop_last = self._leaves_one(len(dataset))
+        return SeededLoader(dataset, self.batch_size, seed=seed, drop_last=drop_last, **share, **self._workers())
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._loader(self._dataset("valid")) if "valid" in self.samples else []
@@ -141,16 +149,15 @@ class ImageData(L.LightningDataModule):
             augment=self.augmentation if random else None,
         )
 
-    def _loader(self, dataset: ImageDataset, shuffle: bool = False) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            drop_last=shuffle and self._leaves_one(len(dataset)),
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+    def _loader(self, dataset: ImageDataset) -> DataLoader[Any]:
+        return DataLoader(dataset, batch_size=self.batch_size, **self._workers())
+
+    def _workers(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": self.num_workers > 0,
+        }
 
     def _leaves_one(self, size: int) -> bool:
         """Tells whether the last of several batches in a process would have one image, which breaks batch norm."""

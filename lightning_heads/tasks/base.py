@@ -10,7 +10,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
-from ..callbacks import RandomState
+from ..callbacks import ExactResume
 from ..params import LearningRate, Splitter, optimizer_groups, param_groups
 
 Stage = Literal["train", "val", "test"]
@@ -94,7 +94,7 @@ class TransferModule(L.LightningModule):
         return [*groups, [*head, *(p for p in self.criterion.parameters() if p.requires_grad)]]
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [RandomState()]
+        return [ExactResume()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = optimizer_groups(self, self.lr)

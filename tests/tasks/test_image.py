@@ -23,7 +23,7 @@ def test_script_of_ten_lines_learns(class_folder: Path, tmp_path: Path) -> None:
     L.seed_everything(1, verbose=False)
     data = lh.ImageFolderData(class_folder, image_size=32, batch_size=8, num_workers=0)
     task = lh.ImageClassifier("test_resnet", num_classes=data.num_classes, pretrained=False, lr=3e-3)
-    trainer = _trainer(tmp_path, max_epochs=8, callbacks=[lh.OneCycle()])
+    trainer = _trainer(tmp_path, max_epochs=16, callbacks=[lh.OneCycle()])
     trainer.fit(task, data)
     assert trainer.callback_metrics["val_accuracy"] == 1.0
     assert {"val_loss", "val_f1_score", "train_loss"} <= set(trainer.callback_metrics)

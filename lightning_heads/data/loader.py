@@ -1,0 +1,119 @@
+"""A training loader that can be taken up again in the middle of an epoch."""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
+
+
+class SeededLoader(DataLoader[Any]):
+    """Deals out a data set in batches, where order and augmentation are a function of seed, epoch and sample alone.
+
+    They do not depend on how many workers there are, nor on what else drew random numbers, and a run that is resumed in
+    the middle of an epoch goes on with the next batch. Lightning keeps the loader's state in its checkpoints.
+
+    Args:
+        dataset: A map-style data set. Python's, NumPy's and torch's generators are seeded for each sample.
+        batch_size: Samples a batch, in each process.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Seed; drawn from torch's generator by default, and the checkpoint's in a resumed run.
+        num_replicas: Number of processes that share the data set.
+        rank: Which of them this is.
+        **settings: Further settings of torch's `DataLoader`, such as `num_workers`.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> loader = SeededLoader(TensorDataset(torch.arange(6)), 2, seed=0)
+    >>> batches = [batch[0].tolist() for batch in loader]
+    >>> resumed = SeededLoader(TensorDataset(torch.arange(6)), 2)
+    >>> resumed.load_state_dict({"seed": 0, "epoch": 0, "batches": 1})
+    >>> [batch[0].tolist() for batch in resumed] == batches[1:]
+    True
+    """
+
+    sampler: "_SeededSampler"
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int = 1,
+        *,
+        shuffle: bool = True,
+        seed: int | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
+        **settings: Any,
+    ) -> None:
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        sampler = _SeededSampler(dataset, num_replicas, rank, shuffle, seed)
+        # with a generator of its own it draws nothing from the global one
+        settings.setdefault("generator", torch.Generator().manual_seed(seed % 2**32))
+        super().__init__(_SeededDataset(dataset), batch_size, sampler=sampler, **settings)
+        self._batches = 0
+        self._resumed: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # the trainer says which epoch it is between asking for this iterator and its first batch
+        skipped = 0
+        if self._resumed is not None and self._resumed["epoch"] == self.sampler.epoch:
+            skipped = self._resumed["batches"]
+        self._resumed = None
+        self.sampler.skipped = skipped * (self.batch_size or 1)
+        self._batches = skipped
+        for batch in super().__iter__():
+            self._batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns where the loader stands: its seed, the epoch, and the batches of it that are done."""
+        return {"seed": self.sampler.seed, "epoch": self.sampler.epoch, "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on from `state_dict`, where the trainer asks for the same epoch, or else from the start of another."""
+        self.sampler.seed = state["seed"]
+        self._resumed = state
+
+
+class _SeededSampler(DistributedSampler[tuple[int, int]]):
+    """Gives each index with the seed of its sample; a distributed sampler, so that Lightning leaves it as it is."""
+
+    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int, shuffle: bool, seed: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle, seed)
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        indices = [int(index) for index in super().__iter__()]  # type: ignore[call-overload]
+        start, self.skipped = self.skipped, 0
+        for index in islice(indices, start, None):
+            yield index, hash((self.seed, self.epoch, index)) % 2**32
+
+
+class _SeededDataset(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        index, seed = key
+        if get_worker_info() is not None:
+            _seed(seed)
+            return self.dataset[index]
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        _seed(seed)
+        try:
+            return self.dataset[index]
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # a sample is made on the CPU

@@ -1,0 +1,124 @@
+"""Runs that are killed and resumed, against one that never was."""
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_heads as lh
+from lightning_heads.data.loader import SeededLoader
+from tests.helpers import Net, X, Y, run_processes, trainer_for
+
+STEPS = 40  # ten epochs of four, three of them frozen
+
+
+class Kill(L.Callback):
+    """Kills its process in the middle of a step."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step, self.rank = step, rank
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(folder: Path, world_size: int, kill_at: int | None) -> dict[str, Tensor]:
+    torch.manual_seed(7)
+    task = lh.TransferModule(Net(dropout=0.5), nn.CrossEntropyLoss(), lr=1e-2)
+    data = TensorDataset(X, Y)
+    checkpoint = ModelCheckpoint(folder, filename="run", every_n_train_steps=1, enable_version_counter=False)
+    kill = [] if kill_at is None else [Kill(kill_at, kill_at % world_size)]
+    trainer = trainer_for(
+        folder,
+        [lh.FineTune(3), *kill, checkpoint],
+        STEPS // 4,
+        devices=world_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        enable_checkpointing=True,
+    )
+    path = folder / "run.ckpt"
+    trainer.fit(
+        task,
+        SeededLoader(data, 4 // world_size, seed=1, num_replicas=world_size, rank=trainer.global_rank),
+        DataLoader(data, 8),
+        ckpt_path=path if path.exists() else None,
+        weights_only=True,
+    )
+    assert trainer.global_step == STEPS
+    return {name: value.clone() for name, value in task.state_dict().items()}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_run_killed_at_twenty_steps_ends_as_if_it_never_was(tmp_path: Path, world_size: int) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    expected = run_processes(train, world_size, whole, whole, world_size, None)
+    steps = sorted(random.Random(0).sample(range(1, STEPS), 20))
+    assert min(steps) < 12 < max(steps)
+    for step in steps:
+        assert run_processes(train, world_size, killed, killed, world_size, step) is None
+    ended = run_processes(train, world_size, killed, killed, world_size, None)
+    assert expected is not None
+    assert ended is not None
+    for rank in range(world_size):
+        for name, value in expected[rank].items():
+            assert torch.equal(value, ended[rank][name]), name
+
+
+def train_epochs(folder: Path, stop_after: int | None, resume: bool, **plan: Any) -> dict[str, Tensor]:
+    """Trains with torch's own loader, and checkpoints at the end of epochs."""
+    torch.manual_seed(7)
+    task = lh.TransferModule(Net(dropout=0.5), nn.CrossEntropyLoss(), lr=plan.get("lr", 1e-2))
+
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch + 1 == stop_after:
+                trainer.save_checkpoint(folder / "epoch.ckpt")
+                trainer.should_stop = True
+
+    callback = lh.FineTune(plan.get("frozen", 2), replan=plan.get("replan", False))
+    trainer = trainer_for(folder, [callback, Stop()], plan.get("epochs", 5))
+    data = TensorDataset(X, Y)
+    path = folder / "epoch.ckpt" if resume else None
+    trainer.fit(task, DataLoader(data, 4, shuffle=True), DataLoader(data, 8), ckpt_path=path, weights_only=True)
+    return {name: value.clone() for name, value in task.state_dict().items()}
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_run_resumed_between_epochs_is_exact_with_any_loader(tmp_path: Path, epoch: int) -> None:
+    whole = train_epochs(tmp_path, None, False)
+    train_epochs(tmp_path, epoch, False)
+    resumed = train_epochs(tmp_path, None, True)
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+@pytest.mark.parametrize("change", [{"epochs": 7}, {"frozen": 1}, {"lr": 1e-3}])
+def test_another_plan_is_an_error_or_a_choice(tmp_path: Path, change: dict[str, Any]) -> None:
+    train_epochs(tmp_path, 2, False)
+    with pytest.raises(
+        ValueError, match=r"(?s)phases that the run began with; pass `replan=True`.*began with: steps 0"
+    ):
+        train_epochs(tmp_path, None, True, **change)
+    train_epochs(tmp_path, None, True, **change, replan=True)
+
+
+def test_other_groups_than_the_checkpoints_are_refused(tmp_path: Path) -> None:
+    train_epochs(tmp_path, 2, False)
+    task = lh.TransferModule(
+        Net(), nn.CrossEntropyLoss(), lr=1e-2, splitter=lambda model: [*reversed(model.param_groups())]
+    )
+    with pytest.raises(ValueError, match=r"group 0/decay has model.head.2.weight where .* has model.body.0.0.weight"):
+        trainer_for(tmp_path, [lh.FineTune(2)], 5).fit(
+            task, DataLoader(TensorDataset(X, Y), 4), ckpt_path=tmp_path / "epoch.ckpt", weights_only=True
+        )

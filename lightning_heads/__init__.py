@@ -7,6 +7,7 @@
 __version__ = "0.1.0"
 
 from .callbacks import (
+    EMA,
     ConfusionMatrixPlot,
     ExactResume,
     FineTune,
@@ -24,12 +25,15 @@ from .encoders import Encoder, EncoderMeta, create_body, model_meta
 from .freezing import freeze, freeze_to, unfreeze
 from .heads import create_head
 from .layers import AdaptiveConcatPool2d
+from .lr_curve import LRCurve
+from .lr_find import lr_find
 from .models import ImageModel
 from .params import optimizer_groups, param_groups
 from .schedules import Constant, Cycle, FlatCosine, Restarts, Shape
 from .tasks import ImageClassifier, ImageRegressor, TestTimeAugmentation, TransferModule
 
 __all__ = [
+    "EMA",
     "AdaptiveConcatPool2d",
     "AugTransforms",
     "ConfusionMatrixPlot",
@@ -48,6 +52,7 @@ __all__ = [
     "ImageReadError",
     "ImageRegressor",
     "ImageTableData",
+    "LRCurve",
     "MixUpCutMix",
     "OneCycle",
     "Phase",
@@ -64,6 +69,7 @@ __all__ = [
     "create_head",
     "freeze",
     "freeze_to",
+    "lr_find",
     "model_meta",
     "optimizer_groups",
     "param_groups",

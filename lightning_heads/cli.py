@@ -1,19 +1,61 @@
 """The command line: `lightning-heads fit --config x.yaml`."""
 
 import inspect
+import json
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 # What the data knows, by attribute, and the model's arguments that take it.
 _FROM_DATA = {"num_classes": "num_classes", "num_outputs": "num_classes", "class_names": "class_names"}
 
 
+class _Trainer(Trainer):
+    """The trainer, with the search for a learning rate as a subcommand."""
+
+    def lr_find(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        min_lr: float = 1e-7,
+        max_lr: float = 10.0,
+        num_steps: int = 100,
+    ) -> None:
+        """Suggests a learning rate, prints it and writes the curve to `lr_find.png` and `lr_find.json`.
+
+        Args:
+            model: What would be fitted.
+            datamodule: Data to fit it to.
+            min_lr: Learning rate at the first step.
+            max_lr: Learning rate that a step after the last would have.
+            num_steps: Optimiser steps.
+        """
+        from .lr_find import lr_find
+
+        curve = lr_find(self, model, datamodule, min_lr=min_lr, max_lr=max_lr, num_steps=num_steps)
+        folder = Path(self.log_dir or self.default_root_dir)
+        if not self.is_global_zero:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            suggestions = curve.suggestions()
+            for name, lr in suggestions.items():
+                print(f"{name:8} {lr:.1e}")
+            written = {"lrs": curve.lrs, "losses": curve.losses, "suggestions": suggestions}
+            (folder / "lr_find.json").write_text(json.dumps(written))
+        finally:
+            curve.plot(folder / "lr_find.png")
+
+
+setattr(_Trainer, "lr-find", _Trainer.lr_find)  # a subcommand goes by the name of a method
+
+
 def main(args: Sequence[str] | None = None) -> Any:
-    """Runs `fit`, `validate`, `test` or `predict` with what a yaml says, and returns the `LightningCLI`.
+    """Runs `fit`, `validate`, `test`, `predict` or `lr-find` with what a yaml says, and returns the `LightningCLI`.
 
     Classes go by their short names (`ImageClassifier`, `OneCycle`). What the data knows, the number and names of its
     classes, reaches the model by itself. Predictions are written to a csv file beside the logs.
@@ -26,6 +68,10 @@ def main(args: Sequence[str] | None = None) -> Any:
     import lightning_heads as lh
 
     class HeadsCLI(LightningCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {**LightningCLI.subcommands(), "lr-find": {"model", "datamodule"}}
+
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_lightning_class_args(lh.PredictionWriter, "predictions")
             for argument, source in _FROM_DATA.items():
@@ -40,20 +86,20 @@ def main(args: Sequence[str] | None = None) -> Any:
                 if value != known:
                     raise ValueError(f"Expected `{argument}` to be {known}, as the data has it, but got {value}")
 
-    commands = ("fit", "validate", "test", "predict")
     with warnings.catch_warnings():
         # a script with arguments of its own may well call this with others
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         return HeadsCLI(
             LightningModule,
             LightningDataModule,
+            trainer_class=_Trainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
             # else a misspelt key passes for the abbreviation of another
-            parser_kwargs={"allow_abbrev": False, **{command: {"allow_abbrev": False} for command in commands}},
+            parser_kwargs={"allow_abbrev": False, **{name: {"allow_abbrev": False} for name in HeadsCLI.subcommands()}},
             args=None if args is None else [*args],
         )
 

@@ -1,5 +1,6 @@
 """Callbacks for the Lightning Trainer."""
 
+from .ema import EMA
 from .exact_resume import ExactResume
 from .mixing import MixUpCutMix
 from .phases import Phases
@@ -10,6 +11,7 @@ from .prediction_writer import PredictionWriter
 from .recipes import FineTune, GradualUnfreeze, OneCycle
 
 __all__ = [
+    "EMA",
     "ConfusionMatrixPlot",
     "ExactResume",
     "FineTune",

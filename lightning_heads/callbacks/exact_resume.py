@@ -1,13 +1,12 @@
 """What a resumed run needs to go on exactly as if it had never stopped."""
 
-import random
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
+
+from ..random_state import random_state, restore_random_state
 
 
 class ExactResume(L.Callback):
@@ -26,14 +25,14 @@ class ExactResume(L.Callback):
         self._trained: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        states: list[Any] = [_state()]
+        states: list[Any] = [random_state()]
         if trainer.world_size > 1 and dist.is_initialized():
             states = [None] * trainer.world_size
-            dist.all_gather_object(states, _state())
+            dist.all_gather_object(states, random_state())
         checkpoint["random_state"] = states
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        states = checkpoint.get("random_state")
+        states = checkpoint.get("random_state") if trainer.training else None
         if states is not None and len(states) != trainer.world_size:
             rank_zero_warn(
                 f"The checkpoint has random states of {len(states)} processes, and there are {trainer.world_size}: the "
@@ -45,7 +44,7 @@ class ExactResume(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restores before a loader without a state of its own draws the order of the next epoch."""
         if self._states is not None:
-            _restore(self._states[trainer.global_rank])
+            restore_random_state(self._states[trainer.global_rank])
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -58,33 +57,14 @@ class ExactResume(L.Callback):
             epochs.increment_started()
         if self._states is not None:
             if hasattr(trainer.train_dataloader, "load_state_dict"):
-                _restore(self._states[trainer.global_rank])
+                restore_random_state(self._states[trainer.global_rank])
             self._states = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._trained = _state()
+        self._trained = random_state()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._trained is not None and not trainer.sanity_checking:
-            _restore(self._trained)
-
-
-def _state() -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def _restore(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+            restore_random_state(self._trained)

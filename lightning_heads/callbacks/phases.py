@@ -8,13 +8,11 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from ..freezing import hold
 from ..params import gather_groups
 from ..schedules import Shape
+from .hold_groups import hold_groups
 from .plan import Phase, Stretch, end_early, lay_out
 from .plateau import Plateau, PlateauWatch
 
@@ -156,26 +154,14 @@ class Phases(L.Callback):
         return next((stretch for stretch in self._stretches if step < stretch.stop), self._stretches[-1])
 
     def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule, stretch: Stretch) -> None:
-        for module in pl_module.modules():
-            if isinstance(module, FSDPModule):
-                # a root keeps gathered parameters until its backward pass, which a frozen one never runs
-                module.reshard()
         optimizer = trainer.optimizers[0]
         index = self._stretches.index(stretch)
         if index and trainer.global_step == stretch.start:
             self._begin(pl_module, optimizer, self._stretches[index - 1], stretch)
-        groups = gather_groups(optimizer)
-        frozen = [p for members in groups[: stretch.first] for group in members for p in group["params"]]
-        before = [p.requires_grad for p in pl_module.parameters()]
-        self._evaluated = hold(pl_module, frozen, stretch.phase.norm)
+        self._evaluated = hold_groups(trainer, pl_module, stretch.first, stretch.phase.norm)
         self._entered = stretch
-        after = [p.requires_grad for p in pl_module.parameters()]
         if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
             raise ValueError(f"Expected a phase to train some parameters, but all are frozen in {stretch}")
-        if before != after and isinstance(trainer.strategy.model, DistributedDataParallel):
-            assert isinstance(trainer.strategy, DDPStrategy)
-            trainer.strategy.model = trainer.lightning_module
-            trainer.strategy.configure_ddp()
 
     def _begin(self, pl_module: nn.Module, optimizer: Optimizer, before: Stretch, stretch: Stretch) -> None:
         """Does what happens once between two phases, in a run that is resumed just there too."""

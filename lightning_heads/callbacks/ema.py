@@ -1,0 +1,30 @@
+"""Averaged weights."""
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class EMA(WeightAveraging):
+    """Keeps an exponential moving average of weights and buffers, which validation and the end of the fit use.
+
+    What does not change, such as a frozen encoder, is its own average to the bit, and counters are copied; torch's
+    formula lets both drift. Otherwise it is Lightning's `EMAWeightAveraging` (Polyak 1992; Tarvainen 2017).
+
+    Args:
+        decay: Weight of the average at each optimiser step, in [0, 1).
+        device: Where to keep the average; by default beside the model.
+    """
+
+    def __init__(self, decay: float = 0.999, device: str | None = None) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"Expected `decay` in [0, 1), but got {decay}")
+        self.decay = decay
+        super().__init__(device=device, multi_avg_fn=self._average)
+
+    @torch.no_grad()
+    def _average(self, averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - self.decay)
+        else:
+            torch._foreach_copy_(averages, values)

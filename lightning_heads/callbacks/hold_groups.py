@@ -1,0 +1,40 @@
+"""Freezing in the middle of a run."""
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from ..freezing import NormPolicy, hold
+from ..params import gather_groups
+
+
+def hold_groups(trainer: L.Trainer, pl_module: L.LightningModule, first: int, norm: NormPolicy) -> list[nn.Module]:
+    """Freezes the optimiser's parameter groups before one, thaws the others, and tells the strategy.
+
+    DDP reduces the parameters that required gradients when it wrapped the module, no matter what they do later, so it
+    wraps anew where these change.
+
+    Args:
+        trainer: A trainer that fits, with one optimiser.
+        pl_module: Its module.
+        first: Index of the first parameter group that trains.
+        norm: See `freeze_to`.
+
+    Returns:
+        The modules put in evaluation mode.
+    """
+    for module in pl_module.modules():
+        if isinstance(module, FSDPModule):
+            # a root keeps gathered parameters until its backward pass, which a frozen one never runs
+            module.reshard()
+    before = [p.requires_grad for p in pl_module.parameters()]
+    groups = gather_groups(trainer.optimizers[0])
+    evaluated = hold(pl_module, [p for members in groups[:first] for group in members for p in group["params"]], norm)
+    strategy = trainer.strategy
+    changed = before != [p.requires_grad for p in pl_module.parameters()]
+    if changed and isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = trainer.lightning_module
+        strategy.configure_ddp()
+    return evaluated

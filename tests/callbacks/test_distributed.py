@@ -135,3 +135,32 @@ def test_a_static_graph_is_refused(tmp_path: Path) -> None:
     messages = run_processes(refused, 2, tmp_path, tmp_path, "static")
     assert messages is not None
     assert all("without `static_graph`, as 4 phases" in message for message in messages)
+
+
+def search(folder: Path, world_size: int, then_fit: bool) -> tuple[list[float], dict[str, Tensor]]:
+    """Searches for a learning rate with a frozen body, and fits after that, or instead."""
+    torch.manual_seed(3)
+    task = lh.TransferModule(Net(batch_norm=False).double(), nn.CrossEntropyLoss(), lr=1e-2)
+    strategy = "ddp" if world_size > 1 else "auto"
+    trainer = trainer_for(
+        folder, [lh.FineTune()], 2, strategy=strategy, devices=world_size, use_distributed_sampler=False
+    )
+    data = TensorDataset(X.double(), Y)
+    sampler = DistributedSampler(data, world_size, int(os.environ.get("LOCAL_RANK", 0)), shuffle=False)
+    loader = DataLoader(data, 4 // world_size, sampler=sampler)
+    losses = [] if then_fit else lh.lr_find(trainer, task, loader, num_steps=30).losses
+    trainer.fit(task, loader)
+    return losses, _weights(task)
+
+
+def test_a_search_agrees_over_processes_and_leaves_no_trace(tmp_path: Path) -> None:
+    ranks = run_processes(search, 2, tmp_path, tmp_path, 2, False)
+    unsearched = run_processes(search, 2, tmp_path, tmp_path, 2, True)
+    alone = run_processes(search, 1, tmp_path, tmp_path, 1, False)
+    assert ranks is not None
+    assert unsearched is not None
+    assert alone is not None
+    assert len(ranks[0][0]) > 20
+    assert ranks[0][0] == ranks[1][0] == pytest.approx(alone[0][0], abs=1e-6)
+    for rank in range(2):
+        assert _difference(ranks[rank][1], unsearched[rank][1]) == 0

@@ -7,6 +7,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -375,3 +377,104 @@ def test_a_phase_that_trains_nothing_is_refused(tmp_path: Path) -> None:
     model.head.requires_grad_(False)
     with pytest.raises(ValueError, match="to train some parameters, but all are frozen"):
         fit(tmp_path, lh.FineTune(norm="eval"), model=model)
+
+
+def test_works_with_lightnings_callbacks(tmp_path: Path) -> None:
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-2)
+    checkpoint = ModelCheckpoint(tmp_path / "best", monitor="val_loss", save_last=True)
+    stop = EarlyStopping("val_loss", patience=100)
+    monitor = LearningRateMonitor("step", log_momentum=True)
+    trainer = trainer_for(
+        tmp_path,
+        [lh.FineTune(2), lh.EMA(0.9), checkpoint, stop, monitor],
+        4,
+        enable_checkpointing=True,
+        logger=CSVLogger(tmp_path),
+        log_every_n_steps=1,
+    )
+    loader = DataLoader(TensorDataset(X, Y), 4)
+    trainer.fit(task, loader, loader)
+    assert trainer.global_step == 16
+    assert Path(checkpoint.best_model_path).exists()
+    assert stop.best_score < 1
+    names = {f"lr-AdamW/{group}/{kind}" for group in range(3) for kind in ("decay", "no_decay")}
+    assert set(monitor.lrs) == names
+    table = (Path(trainer.log_dir or "") / "metrics.csv").read_text().splitlines()
+    column = table[0].split(",").index("lr-AdamW/2/decay")
+    rates = [float(value) for value in (row.split(",")[column] for row in table[1:]) if value]
+    recorder = fit(tmp_path, lh.FineTune(2), 4)[1]
+    assert rates == pytest.approx([rates[-1] for rates in recorder.rates])
+
+
+def test_mixed_precision_leaves_what_is_frozen(tmp_path: Path) -> None:
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=0.1)
+    before = {name: value.clone() for name, value in task.model.body.state_dict().items()}
+    fit(tmp_path, lh.Phases([lh.Phase(train_from=-1, norm="eval")]), 25, task=task, precision="bf16-mixed")
+    assert all(torch.equal(value, before[name]) for name, value in task.model.body.state_dict().items())
+
+
+class _Scripted(lh.TransferModule):
+    """Logs a validation loss that the test decides."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__(Net(), nn.CrossEntropyLoss(), lr=1e-2)
+        self.losses = losses
+        self.seen: list[Tensor] = []
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self.seen.append(self.model.head[2].weight.detach().clone())
+            self.log("scripted", self.losses[self.trainer.current_epoch])
+
+
+def test_a_plateau_ends_a_phase_and_the_next_begins_from_its_best(tmp_path: Path) -> None:
+    task = _Scripted([3.0, 1.0, 2.0, 2.0, 0.9, 0.8, 0.95, 0.95, 0.95, 0.95])
+    phases = [lh.Phase(epochs=6, train_from=-1, norm="eval"), lh.Phase(epochs=4)]
+    begun: list[tuple[int, Tensor]] = []
+
+    class Look(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if pl_module.model.body[0][0].weight.requires_grad and not begun:
+                begun.append((trainer.current_epoch, pl_module.model.head[2].weight.detach().clone()))
+
+    schedule = lh.Phases(phases, plateau=lh.Plateau("scripted", patience=2))
+    loader = DataLoader(TensorDataset(X, Y), 4)
+    trainer = trainer_for(tmp_path, [schedule, Look()], 10)
+    trainer.fit(task, loader, loader)
+    epoch, weights = begun[0]
+    assert epoch == 4  # two epochs after the best
+    assert torch.equal(weights, task.seen[1])
+    assert trainer.current_epoch == 8  # the last phase kept its four epochs
+    assert trainer.global_step == 32
+
+
+def test_a_plateau_survives_being_resumed(tmp_path: Path) -> None:
+    losses = [3.0, 1.0, 2.0, 2.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    loader = DataLoader(TensorDataset(X, Y), 4)
+
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
+
+    def run(path: Path | None) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        phases = [lh.Phase(epochs=6, train_from=-1, norm="eval"), lh.Phase(epochs=4)]
+        schedule = lh.Phases(phases, plateau=lh.Plateau("scripted", patience=2))
+        task = _Scripted(losses)
+        trainer = trainer_for(tmp_path, [schedule, Stop()], 10)
+        trainer.fit(task, loader, loader, ckpt_path=path, weights_only=True)
+        assert trainer.current_epoch == 8
+        return {name: value.clone() for name, value in task.model.state_dict().items()}
+
+    whole = run(None)
+    for epoch in (2, 3, 5):
+        resumed = run(tmp_path / f"{epoch}.ckpt")
+        assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), epoch
+
+
+def test_a_metric_that_is_not_logged_is_named(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(X, Y), 4)
+    schedule = lh.FineTune(plateau=lh.Plateau("val_lost"))
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss())
+    with pytest.raises(ValueError, match=r"`monitor` to be a logged metric \(.*val_loss.*\), but got 'val_lost'"):
+        trainer_for(tmp_path, [schedule]).fit(task, loader, loader)

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_heads as lh
+from tests.helpers import Net, X, Y, trainer_for
+
+
+def test_equals_torchs_average_where_weights_train(tmp_path: Path) -> None:
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-2)
+    torchs: list[AveragedModel] = []
+
+    class Average(L.Callback):
+        def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            torchs.append(AveragedModel(pl_module, avg_fn=get_ema_avg_fn(0.9)))
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+            torchs[0].update_parameters(pl_module)
+
+    trainer_for(tmp_path, [Average(), lh.EMA(0.9)]).fit(task, DataLoader(TensorDataset(X, Y), 4))
+    for ours, theirs in zip(task.parameters(), torchs[0].module.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_is_frozen_is_its_own_average_to_the_bit(tmp_path: Path) -> None:
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-1)
+    task.model(X)  # statistics and counters that are not 0
+    before = {name: value.clone() for name, value in task.model.body.state_dict().items()}
+    schedule = lh.Phases([lh.Phase(train_from=-1, norm="eval")])
+    trainer = trainer_for(tmp_path, [schedule, lh.EMA(0.9)], 25)
+    trainer.fit(task, DataLoader(TensorDataset(X, Y), 4))
+    assert trainer.global_step == 100
+    for name, value in task.model.body.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert int(task.model.head[0].num_batches_tracked) == 101
+
+
+def test_an_impossible_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="`decay`"):
+        lh.EMA(1.0)

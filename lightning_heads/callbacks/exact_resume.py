@@ -3,8 +3,10 @@
 from typing import Any
 
 import lightning as L
+import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from ..random_state import random_state, restore_random_state
 
@@ -13,8 +15,8 @@ class ExactResume(L.Callback):
     """Makes a resumed run end with the weights of one that was never interrupted.
 
     It keeps the state of every process's random generators in checkpoints (Python's, NumPy's, torch's and that of the
-    process's CUDA device), as dropout and shuffling draw from them, and goes on from it. Validation leaves the
-    generators as they were, so that training does not depend on how often there is one. In the middle of an epoch it
+    process's CUDA device), as dropout and shuffling draw from them, and goes on from it. Validation, whose loader draws
+    a seed, leaves torch's generator as it was, so that training does not depend on how often there is one. In the middle of an epoch it
     takes a loader with a state, as the data modules here have.
 
     Every task here has it.
@@ -22,7 +24,7 @@ class ExactResume(L.Callback):
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] | None = None
-        self._trained: dict[str, Any] | None = None
+        self._trained: Tensor | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         states: list[Any] = [random_state()]
@@ -63,8 +65,8 @@ class ExactResume(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._trained = random_state()
+        self._trained = torch.get_rng_state()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._trained is not None and not trainer.sanity_checking:
-            restore_random_state(self._trained)
+            torch.set_rng_state(self._trained)

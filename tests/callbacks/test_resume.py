@@ -122,3 +122,23 @@ def test_other_groups_than_the_checkpoints_are_refused(tmp_path: Path) -> None:
         trainer_for(tmp_path, [lh.FineTune(2)], 5).fit(
             task, DataLoader(TensorDataset(X, Y), 4), ckpt_path=tmp_path / "epoch.ckpt", weights_only=True
         )
+
+
+def test_training_does_not_depend_on_how_often_it_is_validated(tmp_path: Path) -> None:
+    data = TensorDataset(X, Y)
+    ends = []
+    for often in (1.0, 0.25, 0.0):
+        torch.manual_seed(7)
+        task = lh.TransferModule(Net(dropout=0.5), nn.CrossEntropyLoss(), lr=1e-2)
+        trainer = trainer_for(
+            tmp_path,
+            [],
+            2,
+            val_check_interval=often or 1.0,
+            limit_val_batches=1.0 if often else 0,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(task, DataLoader(data, 4, shuffle=True), DataLoader(data, 8))
+        ends.append(task.model.head[2].weight.detach().clone())
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])

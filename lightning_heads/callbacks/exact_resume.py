@@ -16,8 +16,8 @@ class ExactResume(L.Callback):
 
     It keeps the state of every process's random generators in checkpoints (Python's, NumPy's, torch's and that of the
     process's CUDA device), as dropout and shuffling draw from them, and goes on from it. Validation, whose loader draws
-    a seed, leaves torch's generator as it was, so that training does not depend on how often there is one. In the middle of an epoch it
-    takes a loader with a state, as the data modules here have.
+    a seed, leaves torch's generator as it was, so that training does not depend on how often there is one. In the
+    middle of an epoch it takes a loader with a state, as the data modules here have.
 
     Every task here has it.
     """
@@ -68,5 +68,8 @@ class ExactResume(L.Callback):
         self._trained = torch.get_rng_state()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._trained is not None and not trainer.sanity_checking:
+        if self._trained is not None:
             torch.set_rng_state(self._trained)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._trained = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -130,7 +131,8 @@ class Phases(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ends the phase where the metric no longer improves."""
-        if self._watch is None or self._entered is None or trainer.sanity_checking:
+        is_in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if self._watch is None or self._entered is None or not is_in_fit:
             return
         index, step = self._stretches.index(self._entered), trainer.global_step
         if self._watch.sees_plateau(trainer, pl_module) and step < self._entered.stop:

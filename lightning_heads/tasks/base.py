@@ -51,7 +51,8 @@ class TransferModule(L.LightningModule):
         super().__init__()
         self.model = model
         self.criterion = criterion
-        collection = MetricCollection({**(metrics or {})})
+        # a metric may have a network of its own, which does not train
+        collection = MetricCollection({**(metrics or {})}).requires_grad_(False)
         self.val_metrics = collection.clone(prefix="val_")
         self.test_metrics = collection.clone(prefix="test_")
         self.lr = lr

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
 from torchmetrics.regression import MeanAbsoluteError
 
 import lightning_heads as lh
@@ -80,3 +81,46 @@ def test_a_batch_without_target_is_refused(tmp_path: Path) -> None:
     task = lh.TransferModule(nn.Linear(2, 1), nn.MSELoss())
     with pytest.raises(ValueError, match="1 inputs, then the target, but there is no target"):
         _trainer(tmp_path, enable_checkpointing=False).fit(task, DataLoader(torch.randn(4, 2), 2))
+
+
+def test_what_the_criterion_learns_trains_with_the_head(tmp_path: Path) -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.fixed = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
+
+        def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+            return (outputs - target).square().mean() * self.scale.square() * self.fixed
+
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    task = lh.TransferModule(
+        model, Weighted(), splitter=lambda m: [[*m[0].parameters()], [*m[1].parameters()]], lr=(0.01, 0.1)
+    )
+    groups = task.param_groups()
+    assert [len(group) for group in groups] == [2, 3]
+    lh.freeze(task)
+    assert [p.requires_grad for group in groups for p in group] == [False] * 2 + [True] * 3
+    _trainer(tmp_path, enable_checkpointing=False).fit(
+        task, DataLoader(TensorDataset(torch.randn(8, 3), torch.ones(8, 1)), 4)
+    )
+    assert task.criterion.scale.item() != 1
+
+
+def test_a_parameter_outside_the_model_is_named() -> None:
+    class Odd(lh.TransferModule):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(2, 1), nn.MSELoss())
+            self.extra = nn.Linear(2, 2)
+
+    with pytest.raises(ValueError, match=r"2 are in none: extra.weight, extra.bias"):
+        Odd().configure_optimizers()
+
+
+def test_a_metric_with_a_network_is_no_concern_of_the_optimiser() -> None:
+    class Perceptual(MeanMetric):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Linear(2, 2)
+
+    task = lh.TransferModule(nn.Linear(2, 1), nn.MSELoss(), {"network": Perceptual()})
+    assert len(task.configure_optimizers().param_groups) == 2

@@ -10,6 +10,8 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from .freezing import NormPolicy
+
 # What the data knows, by attribute, and the model's arguments that take it.
 _FROM_DATA = {"num_classes": "num_classes", "num_outputs": "num_classes", "class_names": "class_names"}
 
@@ -24,6 +26,8 @@ class _Trainer(Trainer):
         min_lr: float = 1e-7,
         max_lr: float = 10.0,
         num_steps: int = 100,
+        train_from: int | None = None,
+        norm: NormPolicy = "train",
     ) -> None:
         """Suggests a learning rate, prints it and writes the curve to `lr_find.png` and `lr_find.json`.
 
@@ -33,10 +37,21 @@ class _Trainer(Trainer):
             min_lr: Learning rate at the first step.
             max_lr: Learning rate that a step after the last would have.
             num_steps: Optimiser steps.
+            train_from: First parameter group that trains; by default as in the first phase of the schedule.
+            norm: What normalisation layers of the frozen groups do, where `train_from` is given.
         """
         from .lr_find import lr_find
 
-        curve = lr_find(self, model, datamodule, min_lr=min_lr, max_lr=max_lr, num_steps=num_steps)
+        curve = lr_find(
+            self,
+            model,
+            datamodule,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_steps=num_steps,
+            train_from=train_from,
+            norm=norm,
+        )
         folder = Path(self.log_dir or self.default_root_dir)
         if not self.is_global_zero:
             return

@@ -68,6 +68,22 @@ def first_group(n: int, num_groups: int, argument: str = "n") -> int:
     return n % num_groups
 
 
+def check_norm(norm: str) -> None:
+    """Raises ValueError unless this is a policy for normalisation layers."""
+    if norm not in get_args(NormPolicy):
+        raise ValueError(f"Expected `norm` to be {', '.join(get_args(NormPolicy))}, but got {norm!r}")
+
+
+def may_train(model: nn.Module) -> set[int]:
+    """Returns the identities of the parameters that the user did not freeze, whether they are frozen here or not."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad or name in getattr(module, _FROZEN, ())
+    }
+
+
 def hold(model: nn.Module, parameters: Iterable[nn.Parameter], norm: NormPolicy) -> list[nn.Module]:
     """Freezes these parameters and thaws all others that were frozen here; returns the modules put in evaluation mode.
 
@@ -76,8 +92,7 @@ def hold(model: nn.Module, parameters: Iterable[nn.Parameter], norm: NormPolicy)
         parameters: Parameters to freeze.
         norm: See `freeze_to`.
     """
-    if norm not in get_args(NormPolicy):
-        raise ValueError(f"Expected `norm` to be {', '.join(get_args(NormPolicy))}, but got {norm!r}")
+    check_norm(norm)
     held = {id(p) for p in parameters}
     evaluated = {id(m) for m in _held_modules(model, held, False)} if norm == "eval" and held else set()
     for module in model.modules():

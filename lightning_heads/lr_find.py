@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -14,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .callbacks.hold_groups import hold_groups
-from .freezing import NormPolicy, first_group
+from .freezing import NormPolicy, check_norm, first_group
 from .lr_curve import LRCurve, smooth
 from .params import gather_groups
 from .restoring import restoring
@@ -41,8 +42,8 @@ class Frozen(Protocol):
 class Scheduled(Protocol):
     """A callback that trains in phases."""
 
-    def first_phase(self) -> Frozen:
-        """Returns what training starts with."""
+    def first_phase(self, rates: list[float]) -> Frozen:
+        """Returns what training starts with, for a task with these learning rates, one a parameter group."""
         ...
 
 
@@ -85,32 +86,32 @@ def lr_find(
     """
     if not 0 < min_lr < max_lr < math.inf:
         raise ValueError(f"Expected `min_lr` and `max_lr` to be positive and rise, but got {min_lr} and {max_lr}")
-    if num_steps < 1:
-        raise ValueError(f"Expected `num_steps` to be positive, but got {num_steps}")
+    if not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(f"Expected `num_steps` to be a positive integer, but got {num_steps}")
+    check_norm(norm)
     if not task.automatic_optimization:
         raise ValueError("Expected a task with one optimiser, stepped by Lightning, but it optimises manually")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ValueError(
             "Expected a strategy that trains in this process, such as `ddp`, but it starts others to train"
         )
+    module = getattr(task, "_orig_mod", task)  # of a compiled task
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     schedule = next((c for c in callbacks if isinstance(c, Scheduled)), None)
-    if train_from is None and schedule is not None:
-        phase = schedule.first_phase()
-        train_from, norm = phase.train_from, phase.norm
     chosen = [c for c in callbacks if getattr(type(c), "in_lr_find", False)]
     has_bar = progress and trainer.is_global_zero and trainer.progress_bar_callback is not None
     with (
-        restoring(trainer, task, data, *chosen),
+        restoring(trainer, module, data, *chosen),
         tqdm(desc="learning rates", total=num_steps, unit="step", disable=not has_bar) as bar,
         warnings.catch_warnings(),
     ):
         for message in _IRRELEVANT:
             warnings.filterwarnings("ignore", message)
-        ladder = _Ladder(min_lr, max_lr, num_steps, train_from, norm, stop_div, bar)
+        freezing = schedule if train_from is None else _Fixed(train_from, norm)
+        ladder = _Ladder(min_lr, max_lr, num_steps, freezing, stop_div, bar)
         _free(trainer, num_steps)
         trainer.callbacks = [ladder, *chosen]  # type: ignore[attr-defined]
-        vars(task)["configure_callbacks"] = list  # the task's own take no part
+        vars(module)["configure_callbacks"] = list  # the task's own take no part
         trainer.fit(task, data)
     if not ladder.losses:
         raise ValueError("Expected at least one training batch with a loss, but there is none")
@@ -126,6 +127,15 @@ def _free(trainer: Any, num_steps: int) -> None:
     trainer.profiler = PassThroughProfiler()
 
 
+@dataclass(frozen=True)
+class _Fixed:
+    train_from: int
+    norm: NormPolicy
+
+    def first_phase(self, rates: list[float]) -> Frozen:
+        return self
+
+
 class _Ladder(L.Callback):
     """Raises the learning rate before every optimiser step and notes the loss after it."""
 
@@ -134,13 +144,12 @@ class _Ladder(L.Callback):
         min_lr: float,
         max_lr: float,
         num_steps: int,
-        train_from: int | None,
-        norm: NormPolicy,
+        freezing: Scheduled | None,
         stop_div: bool,
         bar: "tqdm[Any]",
     ) -> None:
         self.min_lr, self.max_lr, self.num_steps = min_lr, max_lr, num_steps
-        self.train_from, self.norm = train_from, norm
+        self.freezing = freezing
         self.stop_div, self.bar = stop_div, bar
         self.lrs: list[float] = []
         self.losses: list[float] = []
@@ -159,10 +168,12 @@ class _Ladder(L.Callback):
         self._ratios = [rate / rates[-1] for rate in rates]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.train_from is None:
+        if self.freezing is None:
             return
-        first = first_group(self.train_from, len(gather_groups(trainer.optimizers[0])), "train_from")
-        hold_groups(trainer, pl_module, first, self.norm)
+        groups = gather_groups(trainer.optimizers[0])
+        rates = [float(members[0].get("initial_lr", members[0]["lr"])) for members in groups]
+        phase = self.freezing.first_phase(rates)
+        hold_groups(trainer, pl_module, first_group(phase.train_from, len(groups), "train_from"), phase.norm)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         """Sets learning rates here, after whatever else may set them."""

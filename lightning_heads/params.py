@@ -43,6 +43,8 @@ def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[lis
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[int, int] = {}
     for index, group in enumerate(groups):
+        if not group and len(groups) > 1:
+            raise ValueError(f"Expected every parameter group to have parameters, but group {index} has none")
         for parameter in group:
             if id(parameter) not in names:
                 raise ValueError(f"Expected group {index} to hold parameters of the model, but one is not the model's")
@@ -80,8 +82,12 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
     if isinstance(lr, Sequence) and len(lr) == 2 and lr[0] is None and lr[1] is not None:
         lr = [lr[1] / 10] * (num_groups - 1) + [lr[1]]
     values = [*lr] if isinstance(lr, Sequence) else [lr] * num_groups
+    if not all(value is None or isinstance(value, (int, float)) for value in values):
+        raise TypeError(f"Expected `lr` to have numbers, but got {lr!r}")
     rates = [float(value) for value in values if value is not None]
-    if not rates or len(rates) < len(values) or not min(rates) > 0 or max(rates) == float("inf"):
+    if len(rates) < len(values):
+        raise ValueError(f"Expected `lr` to have None only as the first of a pair, but got {lr}")
+    if not rates or not min(rates) > 0 or max(rates) == float("inf"):
         raise ValueError(f"Expected `lr` to be positive, but got {lr}")
     if len(rates) == num_groups:
         return rates
@@ -139,7 +145,10 @@ def gather_groups(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
 
 def is_norm(module: nn.Module) -> bool:
     """Tells whether a module is a normalisation layer, of torch, timm or any library that calls it so."""
-    return isinstance(module, _NormBase) or "norm" in type(module).__name__.lower()
+    if isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)):
+        return True
+    # one with a matrix, such as a linear layer that normalises its weight, does more than normalise
+    return "norm" in type(module).__name__.lower() and all(p.ndim <= 1 for p in module.parameters(recurse=False))
 
 
 def _undecayed(model: nn.Module) -> set[int]:

@@ -37,7 +37,7 @@ def restoring(trainer: L.Trainer, task: L.LightningModule, *others: object) -> I
     - attributes and states of the others: loaders, samplers, datasets, data modules and callbacks. A loader's workers
       that persist are left alone, others take their place meanwhile
 
-    What lies deeper, such as items that a dataset changes in place, is not seen.
+    What lies deeper, such as arrays that a dataset changes in place, or files that are written, is not seen.
 
     Args:
         trainer: The trainer.
@@ -104,6 +104,10 @@ def _state(value: object) -> Iterator[_Undo]:
             yield _saved(value)
         if isinstance(value, DataLoader):
             value._iterator = None
+    elif isinstance(value, _CONTAINERS):
+        yield _container(value)
+    elif hasattr(value, "__dict__"):
+        yield _attributes(value)
 
 
 def _saved(value: Any) -> _Undo:

@@ -1,6 +1,7 @@
 """Shapes of learning rate and momentum over a stretch of training, as pure functions of the position in it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -86,6 +87,16 @@ class Restarts(Shape):
             place -= lengths[cycle]
             cycle += 1
         return _cosine(1.0, 0.0, min(max(place - 1e-6, 0.0) / lengths[cycle], 1.0))
+
+
+@dataclass(frozen=True)
+class Custom(Shape):
+    """Follows a function from the position in 0..1 to a factor."""
+
+    function: Callable[[float], float]
+
+    def factor(self, position: float) -> float:
+        return float(self.function(position))
 
 
 @dataclass(frozen=True)

@@ -94,3 +94,19 @@ def test_module_runs_as_a_command() -> None:
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     for name in ("fit", "validate", "test", "predict"):
         assert name in shown
+
+
+@pytest.mark.parametrize("shape", ["FlatCosine", "Restarts", "Constant", "Cycle"])
+def test_a_shape_from_yaml_has_its_own_defaults(project: Path, shape: str) -> None:
+    import lightning_heads as lh
+
+    config = str(CONFIGS[0].parent / "classify_folder.yaml")
+    phases = f'[{{"class_path": "Phases", "init_args": {{"phases": [{{"shape": {{"class_path": "{shape}"}}}}]}}}}]'
+    cli = main(["fit", "--config", config, *QUIET, f"--trainer.callbacks={phases}"])
+    schedule = next(callback for callback in cli.trainer.callbacks if isinstance(callback, lh.Phases))
+    assert schedule.phases[0].shape == getattr(lh, shape)()
+
+
+def test_overfitting_to_a_batch(project: Path) -> None:
+    config = str(CONFIGS[0].parent / "classify_folder.yaml")
+    assert main(["fit", "--config", config, *QUIET, "--trainer.overfit_batches=1"]).trainer.global_step == 1

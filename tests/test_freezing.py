@@ -148,3 +148,11 @@ def test_a_splitter_serves_in_place_of_groups() -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="`norm` to be train, stats, eval, but got 'off'"):
         freeze(_model(), norm="off")  # type: ignore[arg-type]
+
+
+def test_a_layer_that_normalises_its_weight_is_no_normalisation_layer() -> None:
+    class NormedLinear(nn.Linear):
+        pass
+
+    assert not is_norm(NormedLinear(2, 2))
+    assert is_norm(nn.LayerNorm((2, 3, 3)))

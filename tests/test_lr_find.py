@@ -532,7 +532,7 @@ def test_refuses_to_suggest_from_noise(tmp_path: Path) -> None:
         ({"min_lr": 0.0}, "`min_lr` and `max_lr` to be positive and rise"),
         ({"min_lr": 2.0}, "but got 2.0 and 1.0"),
         ({"max_lr": float("inf")}, "positive and rise"),
-        ({"num_steps": 0}, "`num_steps` to be positive"),
+        ({"num_steps": 0}, "`num_steps` to be a positive"),
         ({"train_from": 5}, "`train_from` between -2 and 1"),
     ],
 )

@@ -28,6 +28,8 @@ def test_groups_are_checked_by_identity() -> None:
     assert [len(group) for group in param_groups(model)] == [2, 2]
     with pytest.raises(ValueError, match=r"1 are in none: b.bias"):
         param_groups(_Grouped([A, ["b.weight"]]))
+    with pytest.raises(ValueError, match="group 1 has none"):
+        param_groups(_Grouped([A, [], B]))
     with pytest.raises(ValueError, match=r"a.weight in one parameter group, but it is in 0 and 1"):
         param_groups(_Grouped([A, [*B, "a.weight"]]))
 

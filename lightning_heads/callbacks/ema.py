@@ -1,5 +1,6 @@
 """Averaged weights."""
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -20,7 +21,15 @@ class EMA(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"Expected `decay` in [0, 1), but got {decay}")
         self.decay = decay
-        super().__init__(device=device, multi_avg_fn=self._average)
+        self.device = None if device is None else torch.device(device)
+        super().__init__(multi_avg_fn=self._average)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begins an average, on the device that the model is about to be moved to."""
+        self._device = self.device or trainer.strategy.root_device
+        if stage == "fit":
+            self._latest_update_step, self._latest_update_epoch = 0, -1
+        super().setup(trainer, pl_module, stage)
 
     @torch.no_grad()
     def _average(self, averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..freezing import may_train
 from ..params import gather_groups
-from ..schedules import Shape
 from .hold_groups import hold_groups
 from .plan import Phase, Stretch, end_early, lay_out
 from .plateau import Plateau, PlateauWatch
@@ -25,7 +26,7 @@ class Phases(L.Callback):
     resumed run goes on where it was, in the middle of a phase too. All parameter groups are in the optimiser from the
     start. A phase that freezes takes gradients and moments off what it freezes. Under DDP, the module is wrapped anew
     where the parameters that train change, so that exactly those are reduced. A table of the phases is logged when
-    training starts.
+    training starts. What the last phase froze stays frozen after the run.
 
     It reads the optimiser's groups: those of `optimizer_groups`, as every task here makes them, or your own, input side
     first.
@@ -40,7 +41,7 @@ class Phases(L.Callback):
         ValueError: If phases do not fill the run or do not fit the groups, something else sets learning rates too, or
             the strategy cannot freeze.
 
-    >>> Phases([Phase(epochs=1, train_from=-1, lr=1e-2), Phase(lr=(1e-5, 1e-3))]).first_phase().train_from
+    >>> Phases([Phase(epochs=1, train_from=-1, lr=1e-2), Phase(lr=(1e-5, 1e-3))]).first_phase([1e-3, 1e-3]).train_from
     -1
     """
 
@@ -54,16 +55,16 @@ class Phases(L.Callback):
         self._entered: Stretch | None = None
         self._evaluated: list[nn.Module] = []
         self._base_rates: list[float] = []
-        self._followed: list[str] | None = None
+        self._followed: list[tuple[str, list[float]]] | None = None
         self._ended: list[tuple[int, int]] = []  # phases that a plateau ended, and the step
 
     def phases_for(self, rates: list[float]) -> list[Phase]:
         """Returns the phases for a task with these learning rates, one a group; a recipe computes its own from them."""
         return self.phases
 
-    def first_phase(self) -> Phase:
-        """Returns what training starts with."""
-        return self.phases_for([1.0, 1.0])[0]
+    def first_phase(self, rates: list[float]) -> Phase:
+        """Returns what training starts with, for a task with these learning rates, one a group."""
+        return self.phases_for(rates)[0]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reads the learning rates, before those of a checkpoint take their place."""
@@ -74,6 +75,12 @@ class Phases(L.Callback):
             )
         if len(trainer.optimizers) != 1:
             raise ValueError(f"Expected one optimiser to train in phases, but got {len(trainer.optimizers)}")
+        averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages and self._watch is not None and self._watch.plateau.restore_best:
+            raise ValueError(
+                "Expected a plateau with `restore_best=False` beside averaged weights, as what is evaluated then are "
+                "not the weights that train, but it is True"
+            )
         if trainer.lr_scheduler_configs:
             raise ValueError("Expected no `lr_scheduler`, as the phases set the learning rates, but there is one")
         groups = gather_groups(trainer.optimizers[0])
@@ -82,8 +89,10 @@ class Phases(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lays out the phases and logs them."""
         total = trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            raise ValueError("Expected `max_epochs` or `max_steps` to be set, as phases need the length of the run")
+        if not math.isfinite(total) or total < 1:
+            raise ValueError(
+                "Expected `max_steps`, or `max_epochs` and data of known length, as phases need it, but got neither"
+            )
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         self._stretches = lay_out(
             self.phases_for(self._base_rates),
@@ -94,15 +103,19 @@ class Phases(L.Callback):
             cut=bool(trainer.fast_dev_run),  # type: ignore[attr-defined]
         )
         _check_strategy(trainer, self._stretches)
-        planned = [str(stretch) for stretch in self._stretches]
+        _check_trained(pl_module, trainer.optimizers[0], self._stretches)
+        planned = [(str(stretch), stretch.signature()) for stretch in self._stretches]
         if trainer.global_step and not self.replan and self._followed not in (None, planned):
             raise ValueError(
                 "Expected the phases that the run began with; pass `replan=True` to go on by these instead.\n"
-                f"began with: {'; '.join(self._followed or [])}\nthese: {'; '.join(planned)}"
+                f"began with: {_texts(self._followed)}\nthese: {_texts(planned)}"
             )
         self._followed = planned
         self._entered = None
-        self._ended = self._ended if trainer.global_step else []
+        if not trainer.global_step:
+            self._ended = []
+            if self._watch is not None:
+                self._watch.reset()
         for index, step in self._ended:
             self._stretches = end_early(self._stretches, index, step)
         _check_names(pl_module, trainer.optimizers[0])
@@ -129,6 +142,12 @@ class Phases(L.Callback):
         if self._ended and trainer.global_step >= self._stretches[-1].stop:
             trainer.should_stop = True
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Says so where the data ended before the phases did."""
+        stop = self._stretches[-1].stop
+        if trainer.global_step < stop and not trainer.should_stop:
+            rank_zero_warn(f"The run ended at step {trainer.global_step}, in the midst of phases of {stop} steps")
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ends the phase where the metric no longer improves."""
         is_in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
@@ -147,7 +166,8 @@ class Phases(L.Callback):
         return {"followed": self._followed, "ended": self._ended, "watch": watch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._followed = state_dict["followed"]
+        followed = state_dict["followed"]
+        self._followed = None if followed is None else [(text, numbers) for text, numbers in followed]
         self._ended = [(index, step) for index, step in state_dict["ended"]]
         if self._watch is not None and state_dict["watch"] is not None:
             self._watch.load_state_dict(state_dict["watch"])
@@ -160,21 +180,31 @@ class Phases(L.Callback):
         index = self._stretches.index(stretch)
         if index and trainer.global_step == stretch.start:
             self._begin(pl_module, optimizer, self._stretches[index - 1], stretch)
-        self._evaluated = hold_groups(trainer, pl_module, stretch.first, stretch.phase.norm)
+        self._evaluated = hold_groups(trainer, pl_module, stretch.first, stretch.norm)
         self._entered = stretch
-        if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
-            raise ValueError(f"Expected a phase to train some parameters, but all are frozen in {stretch}")
 
     def _begin(self, pl_module: nn.Module, optimizer: Optimizer, before: Stretch, stretch: Stretch) -> None:
         """Does what happens once between two phases, in a run that is resumed just there too."""
         if stretch.first != before.first:
             # moments are of other gradients; fastai's `freeze_to` drops them as well
-            optimizer.state.clear()
+            _forget(optimizer)
         if self._watch is not None:
             if self._watch.weights is not None:
                 pl_module.load_state_dict(self._watch.weights)
-                optimizer.state.clear()
+                _forget(optimizer)
             self._watch.reset()
+
+
+def _texts(followed: list[tuple[str, list[float]]] | None) -> str:
+    return "; ".join(text for text, _ in followed or [])
+
+
+def _forget(optimizer: Optimizer) -> None:
+    """Drops moments, also those of an optimiser that this one wraps."""
+    optimizer.state.clear()
+    for inner in vars(optimizer).values():
+        if isinstance(inner, Optimizer):
+            _forget(inner)
 
 
 def _set(group: dict[str, Any], rate: float, momentum: float | None) -> None:
@@ -203,6 +233,15 @@ def _check_strategy(trainer: L.Trainer, stretches: Sequence[Stretch]) -> None:
         )
 
 
+def _check_trained(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch]) -> None:
+    groups, free = gather_groups(optimizer), may_train(pl_module)
+    for stretch in stretches:
+        if not any(id(p) in free for members in groups[stretch.first :] for group in members for p in group["params"]):
+            raise ValueError(
+                f"Expected a phase to train parameters of its groups, but `requires_grad_` froze all of them: {stretch}"
+            )
+
+
 def _check_names(pl_module: nn.Module, optimizer: Optimizer) -> None:
     """Compares the parameters with those that a checkpoint's optimiser had in their places, as it loads by position."""
     names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
@@ -222,9 +261,8 @@ def _table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stret
     for i, stretch in enumerate(stretches):
         trained = [p for members in groups[stretch.first :] for group in members for p in group["params"]]
         names = _module_names(pl_module, {id(p) for p in trained})
-        norms = " + norm layers" if stretch.first and stretch.phase.norm == "train" else ""
+        norms = " + norm layers" if stretch.first and stretch.norm == "train" else ""
         rates = sorted({stretch.rates[0], stretch.rates[-1]} if not stretch.first else {stretch.rates[-1]})
-        shape = stretch.phase.shape
         rows.append(
             (
                 str(i + 1),
@@ -232,7 +270,7 @@ def _table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stret
                 ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") + norms,
                 f"{sum(p.numel() for p in trained):,}",
                 " to ".join(f"{rate:.2g}" for rate in rates),
-                type(shape).__name__ if isinstance(shape, Shape) else getattr(shape, "__name__", "function"),
+                type(stretch.shape).__name__,
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

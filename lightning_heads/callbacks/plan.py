@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
-from ..freezing import NormPolicy, first_group
+from ..freezing import NormPolicy, check_norm, first_group
 from ..params import LearningRate, slice_lr
-from ..schedules import Cycle, Shape
+from ..schedules import Custom, Cycle, Shape
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Phase:
         steps: Length in optimiser steps, in place of `epochs`. With neither, what the other phases leave of the run.
         train_from: First parameter group that trains, fastai's `freeze_to`: 0 for all, -1 for the head alone.
         lr: Peak learning rates; see `slice_lr`. By default those of the optimiser's groups.
-        shape: How learning rates and momentum go over the phase: `Cycle`, `FlatCosine`, `Restarts`, `Constant`, one of
-            your own, or a function from the position in 0..1 to a factor.
+        shape: How learning rates and momentum go over the phase: `Cycle` (the default), `FlatCosine`, `Restarts`,
+            `Constant`, one of your own, or a function from the position in 0..1 to a factor.
         norm: What normalisation layers of the frozen groups do; see `freeze_to`.
     """
 
@@ -27,7 +28,7 @@ class Phase:
     steps: int | None = None
     train_from: int = 0
     lr: float | list[float | None] | tuple[float | None, ...] | None = None
-    shape: Shape | Callable[[float], float] = Cycle()  # noqa: RUF009  # frozen
+    shape: Shape | Callable[[float], float] | None = None
     norm: NormPolicy = "train"
 
     def __post_init__(self) -> None:
@@ -36,6 +37,10 @@ class Phase:
         for name, value in (("epochs", self.epochs), ("steps", self.steps)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"Expected a phase's `{name}` to be positive, but got {value}")
+        for name, number in (("steps", self.steps), ("train_from", self.train_from)):
+            if number is not None and not isinstance(number, int):
+                raise TypeError(f"Expected a phase's `{name}` to be an integer, but got {number!r}")
+        check_norm(self.norm)
 
 
 @dataclass(frozen=True)
@@ -43,33 +48,37 @@ class Stretch:
     """A phase with its place in a run.
 
     Attributes:
-        phase: The phase.
         start: First step.
         stop: Step after the last.
         first: First parameter group that trains.
+        norm: What normalisation layers of the frozen groups do.
         rates: Peak learning rate of each group.
+        shape: How learning rates and momentum go.
     """
 
-    phase: Phase
     start: int
     stop: int
     first: int
+    norm: NormPolicy
     rates: list[float]
+    shape: Shape
 
     def at(self, step: int) -> tuple[list[float], float | None]:
-        """Returns the learning rate of each group and the momentum of a step."""
-        position = (step - self.start) / (self.stop - self.start)
-        shape = self.phase.shape
-        factor, momentum = (
-            (shape.factor(position), shape.momentum(position)) if isinstance(shape, Shape) else (shape(position), None)
-        )
-        return [rate * factor for rate in self.rates], momentum
+        """Returns the learning rate of each group and the momentum of a step; after the last they stay."""
+        position = min((step - self.start) / (self.stop - self.start), 1.0)
+        factor = self.shape.factor(position)
+        return [rate * factor for rate in self.rates], self.shape.momentum(position)
+
+    def signature(self) -> list[float]:
+        """Returns numbers that differ where two stretches do anything else; functions are compared by their values."""
+        curve = [(self.shape.factor(i / 16), self.shape.momentum(i / 16) or 0.0) for i in range(17)]
+        policy = get_args(NormPolicy).index(self.norm)
+        return [self.start, self.stop, self.first, policy, *self.rates, *(value for pair in curve for value in pair)]
 
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:.3g}" for rate in self.rates)
-        shape = self.phase.shape
-        named = shape if isinstance(shape, Shape) else getattr(shape, "__qualname__", type(shape).__qualname__)
-        return f"steps {self.start} to {self.stop}, from group {self.first} ({self.phase.norm}), lr {rates}, {named}"
+        shape = type(self.shape).__name__
+        return f"steps {self.start} to {self.stop}, from group {self.first} ({self.norm}), lr {rates}, {shape}"
 
 
 def lay_out(
@@ -97,20 +106,26 @@ def lay_out(
     for length in lengths:
         place += total - known if length is None else length
         bounds.append(min(round(place), total) if cut else round(place))
-    if not cut and (bounds[-1] != total or sorted(set(bounds)) != bounds):
-        is_shorter = not free and known < total
+    got = " + ".join("the rest" if length is None else f"{length:g}" for length in lengths)
+    if not cut and (bounds[-1] != total or sorted(bounds) != bounds):
+        advice = "raise `max_epochs` or `max_steps`" if free or known > total else "leave the length of one phase out"
         raise ValueError(
-            f"Expected phases of {total} steps in all, as the run has ({_epochs(total, epoch)}), but got "
-            f"{' + '.join('the rest' if n is None else f'{n:g}' for n in lengths)}; "
-            f"{'leave the length of one phase out' if is_shorter else 'raise `max_epochs` or `max_steps`'}"
+            f"Expected phases of {total} steps in all, as the run has ({_epochs(total, epoch)}), but got {got}; "
+            f"{advice}"
+        )
+    if not cut and len(set(bounds)) < len(bounds):
+        raise ValueError(
+            f"Expected every phase to have a step, but of {total} ({_epochs(total, epoch)}) they take {got}; make the "
+            "phase longer that has none, or raise `max_epochs` or `max_steps`"
         )
     return [
         Stretch(
-            phase,
             start,
             stop,
             first_group(phase.train_from, num_groups, "train_from"),
+            phase.norm,
             slice_lr(base_rates if phase.lr is None else phase.lr, num_groups),
+            _as_shape(phase.shape),
         )
         for phase, start, stop in zip(phases, bounds, bounds[1:], strict=False)
         if stop > start
@@ -127,11 +142,20 @@ def end_early(stretches: Sequence[Stretch], index: int, step: int) -> list[Stret
     ]
 
 
+def _as_shape(shape: Shape | Callable[[float], float] | None) -> Shape:
+    if shape is None:
+        return Cycle()
+    return shape if isinstance(shape, Shape) else Custom(shape)
+
+
 def _length(phase: Phase, epoch: float) -> float | None:
     if phase.epochs is None:
         return phase.steps
     if not math.isfinite(epoch):
-        raise ValueError("Expected `steps` for a phase, as the data do not say how long an epoch is, but got `epochs`")
+        raise ValueError(
+            "Expected phases in `steps`, as the data do not say how long an epoch is, but got one of "
+            f"{phase.epochs:g} epochs; `limit_train_batches` says it too"
+        )
     return phase.epochs * epoch
 
 

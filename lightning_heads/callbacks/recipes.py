@@ -105,6 +105,8 @@ class GradualUnfreeze(Phases):
         plateau: Plateau | None = None,
         replan: bool = False,
     ) -> None:
+        if not train_from:
+            raise ValueError("Expected `train_from` to have a stage, but it is empty")
         if len(lr_scale) != len(train_from):
             raise ValueError(
                 f"Expected `lr_scale` to have {len(train_from)} entries, one a stage, but got {len(lr_scale)}"
@@ -119,9 +121,9 @@ class GradualUnfreeze(Phases):
         count = len(rates)
         if len(set(rates)) == 1:
             rates = [rates[-1] / self.factor ** (count - 1 - i) for i in range(count)]
-        stages = zip(self.phases, self.lr_scale, strict=True)
-        return [
+        *stages, last = [
             replace(phase, lr=[rate * scale for rate in rates])
-            for phase, scale in stages
+            for phase, scale in zip(self.phases, self.lr_scale, strict=True)
             if count == 1 or phase.train_from > -count
         ]
+        return [*stages, replace(last, epochs=None)]

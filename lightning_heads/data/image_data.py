@@ -84,6 +84,7 @@ class ImageData(L.LightningDataModule):
         self.channels = channels
         self.on_error = on_error
         self._checked: set[str] = set()
+        self._seed = 0
         ResizeTo(self.image_size, resize)
 
     @property
@@ -93,6 +94,8 @@ class ImageData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Checks the images of the stage's splits where unreadable ones are to be skipped."""
+        if stage == "fit":
+            self._seed = int(torch.randint(2**62, ()))
         splits: dict[str, list[Split]] = {"fit": ["train", "valid"], "validate": ["valid"], "test": ["test"]}
         for split in splits.get(stage, []):
             if self.on_error == "skip" and split in self.samples and split not in self._checked:
@@ -103,12 +106,21 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._dataset("train", random=True)
         share: dict[str, Any] = {}
-        seed = int(torch.randint(2**62, ()))
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return self._loader(dataset)
         if self.trainer is not None and self.trainer.world_size > 1:
             share = self.trainer.distributed_sampler_kwargs or {}
-            seed = self.trainer.strategy.broadcast(seed)
+            self._seed = self.trainer.strategy.broadcast(self._seed)
         drop_last = self._leaves_one(len(dataset))
-        return SeededLoader(dataset, self.batch_size, seed=seed, drop_last=drop_last, **share, **self._workers())
+        return SeededLoader(dataset, self.batch_size, seed=self._seed, drop_last=drop_last, **share, **self._workers())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the seed of order and augmentation."""
+        return {"seed": self._seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the seed of order and augmentation from a checkpoint."""
+        self._seed = state_dict["seed"]
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._loader(self._dataset("valid")) if "valid" in self.samples else []

@@ -29,7 +29,7 @@ class SeededLoader(DataLoader[Any]):
     >>> loader = SeededLoader(TensorDataset(torch.arange(6)), 2, seed=0)
     >>> batches = [batch[0].tolist() for batch in loader]
     >>> resumed = SeededLoader(TensorDataset(torch.arange(6)), 2)
-    >>> resumed.load_state_dict({"seed": 0, "epoch": 0, "batches": 1})
+    >>> resumed.load_state_dict({"seed": 0, "epoch": 0, "batches": 1, "batch_size": 2})
     >>> [batch[0].tolist() for batch in resumed] == batches[1:]
     True
     """
@@ -47,29 +47,36 @@ class SeededLoader(DataLoader[Any]):
         rank: int = 0,
         **settings: Any,
     ) -> None:
+        if not hasattr(dataset, "__len__"):
+            raise TypeError(f"Expected a map-style `dataset`, but {type(dataset).__name__} has no length")
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         sampler = _SeededSampler(dataset, num_replicas, rank, shuffle, seed)
         # with a generator of its own it draws nothing from the global one
         settings.setdefault("generator", torch.Generator().manual_seed(seed % 2**32))
         super().__init__(_SeededDataset(dataset), batch_size, sampler=sampler, **settings)
-        self._batches = 0
+        self._batches, self._size = 0, batch_size
         self._resumed: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # the trainer says which epoch it is between asking for this iterator and its first batch
         skipped = 0
         if self._resumed is not None and self._resumed["epoch"] == self.sampler.epoch:
-            skipped = self._resumed["batches"]
+            skipped = self._resumed["batches"] * self._resumed["batch_size"]
         self._resumed = None
-        self.sampler.skipped = skipped * (self.batch_size or 1)
-        self._batches = skipped
+        self.sampler.skipped = skipped
+        self._batches = skipped // self._size
         for batch in super().__iter__():
             self._batches += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Returns where the loader stands: its seed, the epoch, and the batches of it that are done."""
-        return {"seed": self.sampler.seed, "epoch": self.sampler.epoch, "batches": self._batches}
+        return {
+            "seed": self.sampler.seed,
+            "epoch": self.sampler.epoch,
+            "batches": self._batches,
+            "batch_size": self._size,
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from `state_dict`, where the trainer asks for the same epoch, or else from the start of another."""

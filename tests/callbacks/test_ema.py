@@ -43,3 +43,28 @@ def test_what_is_frozen_is_its_own_average_to_the_bit(tmp_path: Path) -> None:
 def test_an_impossible_decay_is_refused() -> None:
     with pytest.raises(ValueError, match="`decay`"):
         lh.EMA(1.0)
+
+
+def test_one_average_can_serve_two_trainers(tmp_path: Path) -> None:
+    average = lh.EMA(0.5)
+    for _ in range(2):
+        task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-1)
+        before = task.model.head[2].weight.detach().clone()
+        trainer_for(tmp_path, [average], 2).fit(task, DataLoader(TensorDataset(X, Y), 4))
+        assert not torch.equal(task.model.head[2].weight, before)
+
+
+def test_a_resumed_average_goes_on(tmp_path: Path) -> None:
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    ends = []
+    for path in (None, tmp_path / "half.ckpt"):
+        torch.manual_seed(0)
+        task = lh.TransferModule(Net(dropout=0.5), nn.CrossEntropyLoss(), lr=1e-1)
+        trainer = trainer_for(tmp_path, [lh.FineTune(), lh.EMA(0.9), Stop()], 4)
+        trainer.fit(task, DataLoader(TensorDataset(X, Y), 4, shuffle=True), ckpt_path=path, weights_only=True)
+        ends.append({name: value.clone() for name, value in task.state_dict().items()})
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())

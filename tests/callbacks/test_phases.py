@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lightning_heads as lh
 from lightning_heads.params import optimizer_groups
@@ -326,8 +326,9 @@ def _scheduled(model: nn.Module) -> Any:
         (
             lambda m: torch.optim.AdamW(optimizer_groups(m)),
             lh.FineTune(3),
-            "12 steps in all.*3 epochs.*12 \\+ the rest",
+            "have a step, but of 12 .3 epochs. they take 12 \\+ the rest",
         ),
+        (lambda m: torch.optim.AdamW(optimizer_groups(m)), lh.FineTune(0.1), "every phase to have a step.*0.4 \\+ the"),
         (
             lambda m: torch.optim.AdamW(optimizer_groups(m)),
             lh.Phases([lh.Phase(train_from=3)]),
@@ -351,7 +352,9 @@ def test_what_does_not_fit_the_run_is_refused(tmp_path: Path, make: Any, schedul
         (lambda: lh.Phase(epochs=1, steps=2), "`epochs` or `steps`, but got both"),
         (lambda: lh.Phase(epochs=0), "`epochs` to be positive"),
         (lambda: lh.Phase(steps=-1), "`steps` to be positive"),
+        (lambda: lh.Phase(norm="evl"), "`norm` to be train, stats, eval, but got 'evl'"),
         (lambda: lh.Phases([]), "at least one phase"),
+        (lambda: lh.GradualUnfreeze(train_from=[], lr_scale=[]), "`train_from` to have a stage"),
         (lambda: lh.FineTune(-1), "`frozen_epochs`"),
         (lambda: lh.OneCycle(pct_start=1.0), "`pct_start`"),
         (lambda: lh.Cycle(div=0), "`div`"),
@@ -375,8 +378,12 @@ def test_two_schedules_and_negative_rates_are_refused(tmp_path: Path) -> None:
 def test_a_phase_that_trains_nothing_is_refused(tmp_path: Path) -> None:
     model = Net()
     model.head.requires_grad_(False)
-    with pytest.raises(ValueError, match="to train some parameters, but all are frozen"):
-        fit(tmp_path, lh.FineTune(norm="eval"), model=model)
+    recorder = Recorder()
+    for norm in ("train", "eval"):
+        schedule = lh.Phases([lh.Phase(epochs=1), lh.Phase(train_from=-1, norm=norm)])
+        with pytest.raises(ValueError, match="`requires_grad_` froze all of them: steps 4 to 12"):
+            fit(tmp_path, schedule, model=model, callbacks=[recorder])
+    assert not recorder.rates  # said before training
 
 
 def test_works_with_lightnings_callbacks(tmp_path: Path) -> None:
@@ -472,9 +479,115 @@ def test_a_plateau_survives_being_resumed(tmp_path: Path) -> None:
         assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), epoch
 
 
+def test_a_schedule_can_serve_two_trainers(tmp_path: Path) -> None:
+    phases = [lh.Phase(epochs=2, train_from=-1, norm="eval"), lh.Phase()]
+    schedule = lh.Phases(phases, plateau=lh.Plateau("scripted", patience=2))
+    loader = DataLoader(TensorDataset(X, Y), 4)
+    ends = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        task = _Scripted([1.0, 2.0, 3.0, 4.0])
+        trainer_for(tmp_path, [schedule], 4).fit(task, loader, loader)
+        ends.append(task.model.head[2].weight.detach().clone())
+    assert torch.equal(ends[0], ends[1])
+
+
+def test_best_weights_beside_averaged_ones_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`restore_best=False` beside averaged weights"):
+        fit(tmp_path, lh.FineTune(plateau=lh.Plateau()), callbacks=[lh.EMA()])
+
+
+def test_after_the_last_step_the_learning_rate_stays(tmp_path: Path) -> None:
+    recorder = Recorder()
+    task = _Scripted([1.0] + [2.0] * 7)
+    loader = DataLoader(TensorDataset(X, Y), 4)
+    schedule = lh.Phases([lh.Phase(epochs=4), lh.Phase(epochs=4)], plateau=lh.Plateau("scripted", patience=1))
+    trainer_for(tmp_path, [schedule, recorder], 8, min_epochs=8).fit(task, loader, loader)
+    last = [rates[-1] for rates in recorder.rates][24:]  # the phases were over after six epochs
+    assert last == [pytest.approx(1e-2 / 1e5)] * 8
+
+
+def test_moments_of_a_wrapped_optimiser_begin_anew(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Look(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+            sizes.append(len(trainer.optimizers[0]._base_optimizer.state))
+
+    def lookahead(groups: Any) -> torch.optim.Optimizer:
+        from timm.optim import Lookahead
+
+        wrapped: torch.optim.Optimizer = Lookahead(torch.optim.AdamW(groups))
+        return wrapped
+
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), optimizer=lookahead)
+    phases = [lh.Phase(steps=2), lh.Phase(train_from=-1, norm="eval")]
+    fit(tmp_path, lh.Phases(phases), task=task, callbacks=[Look()])
+    assert sizes == [12] * 2 + [4] * 10
+
+
+class Line(lh.Shape):
+    """A shape of one's own."""
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+
+    def factor(self, position: float) -> float:
+        return 1 + (self.end - 1) * position
+
+
+@pytest.mark.parametrize("shape", [Line, lambda end: lambda position: 1 + (end - 1) * position])
+def test_a_shape_of_ones_own_is_compared_by_its_values(tmp_path: Path, shape: Any) -> None:
+    class Save(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / "run.ckpt")
+
+    def run(end: float, path: Path | None) -> None:
+        trainer = trainer_for(tmp_path, [lh.Phases([lh.Phase(shape=shape(end))]), Save()], 2)
+        task = lh.TransferModule(Net(), nn.CrossEntropyLoss())
+        trainer.fit(task, DataLoader(TensorDataset(X, Y), 4), ckpt_path=path, weights_only=True)
+
+    run(0.1, None)
+    run(0.1, tmp_path / "run.ckpt")
+    with pytest.raises(ValueError, match="phases that the run began with"):
+        run(0.2, tmp_path / "run.ckpt")
+
+
+def test_data_that_end_early_are_told(tmp_path: Path) -> None:
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from zip(X, Y, strict=True)
+
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss())
+    loader = DataLoader(Endless(), 4)
+    with pytest.raises(ValueError, match="`max_steps`, or `max_epochs` and data of known length"):
+        trainer_for(tmp_path, [lh.OneCycle()], 2).fit(task, loader)
+    trainer_for(tmp_path, [lh.OneCycle()], 9, max_steps=8).fit(task, loader)
+    with pytest.warns(UserWarning, match="ended at step 8, in the midst of phases of 20 steps"):
+        trainer_for(tmp_path, [lh.OneCycle()], 2, limit_train_batches=10).fit(task, loader)
+
+
+def test_gradual_unfreezing_fits_any_number_of_groups() -> None:
+    def stages(callback: lh.GradualUnfreeze, count: int) -> list[tuple[int, float | None]]:
+        return [(phase.train_from, phase.epochs) for phase in callback.phases_for([1.0] * count)]
+
+    assert stages(lh.GradualUnfreeze(2), 5) == [(-1, 2), (-2, 2), (-3, 2), (0, None)]
+    assert stages(lh.GradualUnfreeze(2), 2) == [(-1, 2), (0, None)]
+    custom = lh.GradualUnfreeze(train_from=(-2, -3), lr_scale=(1, 0.5))
+    assert stages(custom, 4) == [(-2, 1), (-3, None)]
+    assert stages(custom, 3) == [(-2, None)]
+
+
 def test_a_metric_that_is_not_logged_is_named(tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(X, Y), 4)
     schedule = lh.FineTune(plateau=lh.Plateau("val_lost"))
     task = lh.TransferModule(Net(), nn.CrossEntropyLoss())
     with pytest.raises(ValueError, match=r"`monitor` to be a logged metric \(.*val_loss.*\), but got 'val_lost'"):
         trainer_for(tmp_path, [schedule]).fit(task, loader, loader)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 2.5}, {"train_from": -1.5}])
+def test_fractions_of_steps_and_groups_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="to be an integer"):
+        lh.Phase(**settings)

@@ -142,3 +142,64 @@ def test_training_does_not_depend_on_how_often_it_is_validated(tmp_path: Path) -
         ends.append(task.model.head[2].weight.detach().clone())
     assert torch.equal(ends[0], ends[1])
     assert torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_checkpoint_that_an_exception_left_is_exact(tmp_path: Path, step: int) -> None:
+    class Fail(lh.TransferModule):
+        fails = True
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if self.trainer.global_step == step and self.fails:
+                raise RuntimeError("out of memory")
+            return super().training_step(batch, batch_idx)
+
+    class Save(L.Callback):
+        def on_exception(self, trainer: L.Trainer, *args: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    def run(fails: bool, path: Path | None) -> dict[str, Tensor]:
+        torch.manual_seed(7)
+        task = Fail(Net(dropout=0.5), nn.CrossEntropyLoss(), lr=1e-2)
+        task.fails = fails
+        trainer = trainer_for(tmp_path, [lh.FineTune(), Save()], 3)
+        trainer.fit(task, SeededLoader(TensorDataset(X, Y), 4, seed=1), ckpt_path=path, weights_only=True)
+        return {name: value.clone() for name, value in task.state_dict().items()}
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(True, None)
+    resumed = run(False, tmp_path / "stopped.ckpt")
+    whole = run(False, None)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_a_checkpoint_within_a_step_warns(tmp_path: Path) -> None:
+    class Save(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            if trainer.fit_loop.batch_idx == 0:
+                trainer.save_checkpoint(tmp_path / "early.ckpt")
+
+    task = lh.TransferModule(Net(), nn.CrossEntropyLoss())
+    with pytest.warns(UserWarning, match="after 1 of 2 batches of a step lacks their gradients"):
+        trainer_for(tmp_path, [Save()], 1, accumulate_grad_batches=2).fit(task, DataLoader(TensorDataset(X, Y), 4))
+
+
+@pytest.mark.parametrize("reload", [0, 1])
+def test_data_modules_resume_exactly(tmp_path: Path, class_folder: Path, reload: int) -> None:
+    class Save(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    def run(path: Path | None) -> dict[str, Tensor]:
+        torch.manual_seed(3)
+        data = lh.ImageFolderData(class_folder, image_size=32, batch_size=6, num_workers=0)
+        task = lh.ImageClassifier("test_resnet", 2, pretrained=False, lr=1e-3)
+        trainer = trainer_for(tmp_path, [lh.FineTune(), Save()], 3, reload_dataloaders_every_n_epochs=reload)
+        trainer.fit(task, data, ckpt_path=path, weights_only=True)
+        return {name: value.clone() for name, value in task.state_dict().items()}
+
+    whole = run(None)
+    for step in (2, 3, 4, 6):
+        checkpoint = tmp_path / f"{step}.ckpt"
+        resumed = run(checkpoint)
+        assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), step

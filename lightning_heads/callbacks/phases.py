@@ -6,15 +6,15 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..freezing import may_train
 from ..params import gather_groups
 from .hold_groups import hold_groups
+from .phase_checks import check_names, check_strategy, check_trained
+from .phase_table import phase_table
 from .plan import Phase, Stretch, end_early, lay_out
 from .plateau import Plateau, PlateauWatch
 
@@ -102,8 +102,8 @@ class Phases(L.Callback):
             math.ceil(epoch) if math.isfinite(epoch) else epoch,
             cut=bool(trainer.fast_dev_run),  # type: ignore[attr-defined]
         )
-        _check_strategy(trainer, self._stretches)
-        _check_trained(pl_module, trainer.optimizers[0], self._stretches)
+        check_strategy(trainer, self._stretches)
+        check_trained(pl_module, trainer.optimizers[0], self._stretches)
         planned = [(str(stretch), stretch.signature()) for stretch in self._stretches]
         if trainer.global_step and not self.replan and self._followed not in (None, planned):
             raise ValueError(
@@ -118,8 +118,8 @@ class Phases(L.Callback):
                 self._watch.reset()
         for index, step in self._ended:
             self._stretches = end_early(self._stretches, index, step)
-        _check_names(pl_module, trainer.optimizers[0])
-        rank_zero_info(_table(pl_module, trainer.optimizers[0], self._stretches))
+        check_names(pl_module, trainer.optimizers[0])
+        rank_zero_info(phase_table(pl_module, trainer.optimizers[0], self._stretches))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -216,76 +216,3 @@ def _set(group: dict[str, Any], rate: float, momentum: float | None) -> None:
         group["betas"] = (momentum, *group["betas"][1:])
     elif momentum is not None and group.get("momentum"):
         group["momentum"] = momentum
-
-
-def _check_strategy(trainer: L.Trainer, stretches: Sequence[Stretch]) -> None:
-    strategy = trainer.strategy
-    if len({stretch.first for stretch in stretches}) == 1 and not stretches[0].first:
-        return
-    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)):
-        raise ValueError(
-            "Expected a strategy whose parameters can be frozen during a run, that is one device, DDP or FSDP2 "
-            f"(ModelParallelStrategy), but got {type(strategy).__name__}"
-        )
-    if isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph") and len(stretches) > 1:
-        raise ValueError(
-            f"Expected DDP without `static_graph`, as {len(stretches)} phases train different parameters, but it is set"
-        )
-
-
-def _check_trained(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch]) -> None:
-    groups, free = gather_groups(optimizer), may_train(pl_module)
-    for stretch in stretches:
-        if not any(id(p) in free for members in groups[stretch.first :] for group in members for p in group["params"]):
-            raise ValueError(
-                f"Expected a phase to train parameters of its groups, but `requires_grad_` froze all of them: {stretch}"
-            )
-
-
-def _check_names(pl_module: nn.Module, optimizer: Optimizer) -> None:
-    """Compares the parameters with those that a checkpoint's optimiser had in their places, as it loads by position."""
-    names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter, was in zip(group["params"], group.get("param_names", []), strict=False):
-            name = names.get(id(parameter), was)
-            if not f".{name}".endswith(f".{was}"):
-                raise ValueError(
-                    f"Expected the parameter groups that the run began with, but group {group.get('name')} has {name} "
-                    f"where the checkpoint's optimiser has {was}"
-                )
-
-
-def _table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch]) -> str:
-    groups = gather_groups(optimizer)
-    rows = [("phase", "steps", "trains", "parameters", "learning rates", "shape")]
-    for i, stretch in enumerate(stretches):
-        trained = [p for members in groups[stretch.first :] for group in members for p in group["params"]]
-        names = _module_names(pl_module, {id(p) for p in trained})
-        norms = " + norm layers" if stretch.first and stretch.norm == "train" else ""
-        rates = sorted({stretch.rates[0], stretch.rates[-1]} if not stretch.first else {stretch.rates[-1]})
-        rows.append(
-            (
-                str(i + 1),
-                str(stretch.stop - stretch.start),
-                ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") + norms,
-                f"{sum(p.numel() for p in trained):,}",
-                " to ".join(f"{rate:.2g}" for rate in rates),
-                type(stretch.shape).__name__,
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(["Phases of training", *lines])
-
-
-def _module_names(module: nn.Module, trained: set[int], prefix: str = "") -> list[str]:
-    """Names the largest modules all of whose parameters train, and the parameters that lie beside such modules."""
-    ids = [id(p) for p in module.parameters()]
-    if ids and all(i in trained for i in ids):
-        return [prefix or "everything"]
-    dot = f"{prefix}." if prefix else ""
-    own = [f"{dot}{name}" for name, p in module.named_parameters(recurse=False) if id(p) in trained]
-    return [
-        *own,
-        *(name for key, child in module.named_children() for name in _module_names(child, trained, dot + key)),
-    ]

@@ -13,6 +13,9 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_heads as lh
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(16) % 2
@@ -47,6 +50,41 @@ def trainer_for(folder: Path, callbacks: list[L.Callback], epochs: int = 3, **se
         enable_model_summary=False,
         **options,
     )
+
+
+class Recorder(L.Callback):
+    """Learning rate of every group and momentum, at every step."""
+
+    def __init__(self) -> None:
+        self.rates: list[list[float]] = []
+        self.momenta: list[float] = []
+        self.trained: list[int] = []
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        rates: dict[str, float] = {}
+        for group in optimizer.param_groups:
+            rates[group["name"].split("/")[0]] = group["lr"]
+        self.rates.append([*rates.values()])
+        self.momenta.append(optimizer.param_groups[0]["betas"][0])
+        self.trained.append(sum(p.requires_grad for p in pl_module.parameters()))
+
+
+def fit(
+    folder: Path,
+    schedule: L.Callback,
+    epochs: int = 3,
+    *,
+    lr: Any = 1e-2,
+    model: nn.Module | None = None,
+    task: lh.TransferModule | None = None,
+    data: tuple[Tensor, Tensor] = (X, Y),
+    **settings: Any,
+) -> tuple[lh.TransferModule, Recorder]:
+    recorder = Recorder()
+    task = task or lh.TransferModule(model or Net(), nn.CrossEntropyLoss(), lr=lr)
+    callbacks = [schedule, recorder, *settings.pop("callbacks", [])]
+    trainer_for(folder, callbacks, epochs, **settings).fit(task, DataLoader(TensorDataset(*data), 4))
+    return task, recorder
 
 
 def run_processes(

@@ -80,7 +80,7 @@ def _difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize(
-    ("kind", "norm"), [("ddp", "eval"), ("ddp", "train"), ("fsdp", "eval"), ("fsdp_parts", "eval")]
+    ("kind", "norm"), [("ddp", "eval"), ("ddp", "train"), ("fsdp", "train"), ("fsdp_parts", "eval")]
 )
 def test_processes_agree_and_equal_one(tmp_path: Path, kind: str, norm: str, accumulate: int) -> None:
     ranks = run_processes(train, 2, tmp_path, tmp_path, kind, 2, accumulate, norm)

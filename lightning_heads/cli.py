@@ -52,18 +52,19 @@ class _Trainer(Trainer):
             train_from=train_from,
             norm=norm,
         )
-        folder = Path(self.log_dir or self.default_root_dir)
+        folder = Path(self.default_root_dir)
         if not self.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
         try:
             suggestions = curve.suggestions()
             for name, lr in suggestions.items():
-                print(f"{name:8} {lr:.1e}")
+                print(f"{name:8} {lr:.1e}" + (f"  (--model.init_args.lr {lr:.1e})" if name == "valley" else ""))
             written = {"lrs": curve.lrs, "losses": curve.losses, "suggestions": suggestions}
             (folder / "lr_find.json").write_text(json.dumps(written))
         finally:
             curve.plot(folder / "lr_find.png")
+            print(f"Wrote {(folder / 'lr_find.png').resolve()}")
 
 
 setattr(_Trainer, "lr-find", _Trainer.lr_find)  # a subcommand goes by the name of a method

@@ -58,7 +58,7 @@ def first_group(n: int, num_groups: int, argument: str = "n") -> int:
     if n and num_groups == 1:
         raise ValueError(
             f"Expected several parameter groups to freeze some (`{argument}` {n}), but there is one; give the model "
-            "`param_groups()` or pass a `splitter`"
+            "`param_groups()`, or pass a `splitter` to the task, `optimizer_groups` or `freeze_to`"
         )
     if not -num_groups <= n < num_groups:
         raise ValueError(

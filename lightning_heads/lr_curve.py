@@ -106,6 +106,9 @@ class LRCurve:
         slopes = [(self.losses[i + 1] - self.losses[i]) / (logs[i + 1] - logs[i]) for i in range(len(self.losses) - 1)]
         return self.lrs[slopes.index(min(slopes))]
 
+    def __repr__(self) -> str:
+        return f"LRCurve({len(self.lrs)} points)"
+
     def suggestions(self) -> dict[str, float]:
         """Returns all four readings by their names."""
         return {"valley": self.valley, "slide": self.slide, "minimum": self.minimum, "steep": self.steep}
@@ -152,9 +155,9 @@ class LRCurve:
         needed = max(_DEVIATIONS * math.sqrt(2 * variance / quarter), _MIN_FALL * abs(start))
         if start - end <= needed:
             return (
-                f"Expected the loss to fall by more than {needed:.2g}, as noise does, to suggest an `lr`, but it"
-                f" went from {start:.4g} to {end:.4g}: raise `max_lr`, take more steps or larger batches, and check "
-                "that the targets belong to the inputs"
+                f"Expected the loss to fall by more than its noise, {needed:.2g}, but it went from {start:.4g} to "
+                f"{end:.4g}, so that no `lr` can be suggested: raise `num_steps`, `max_lr` or the batch size, and "
+                "check that the targets belong to the inputs"
             )
         return None
 

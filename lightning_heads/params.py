@@ -1,5 +1,6 @@
 """Parameter groups: which parameters train together, at which learning rate, and which of them decay."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,7 +79,8 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
     [0.01, 0.01, 0.1]
     """
     if not isinstance(lr, (int, float, Sequence)) or isinstance(lr, str):
-        raise TypeError(f"Expected `lr` to be a number, a pair or one number a group, but got {lr!r}")
+        advice = "; write a slice as a pair" if isinstance(lr, slice) else ""
+        raise TypeError(f"Expected `lr` to be a number, a pair or one number a group, but got {lr!r}{advice}")
     if isinstance(lr, Sequence) and len(lr) == 2 and lr[0] is None and lr[1] is not None:
         lr = [lr[1] / 10] * (num_groups - 1) + [lr[1]]
     values = [*lr] if isinstance(lr, Sequence) else [lr] * num_groups
@@ -115,6 +117,11 @@ def optimizer_groups(
         splitter: See `param_groups`.
     """
     groups = param_groups(model, splitter)
+    if len(groups) == 1 and isinstance(lr, Sequence) and len(lr) == 2:
+        warnings.warn(
+            f"The model has one parameter group, which gets the upper end of `lr` {lr}; a `splitter` makes several",
+            stacklevel=2,
+        )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     undecayed = _undecayed(model)
     result = []
@@ -149,6 +156,11 @@ def is_norm(module: nn.Module) -> bool:
         return True
     # one with a matrix, such as a linear layer that normalises its weight, does more than normalise
     return "norm" in type(module).__name__.lower() and all(p.ndim <= 1 for p in module.parameters(recurse=False))
+
+
+def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Returns the parameters of a model's normalisation layers."""
+    return [p for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)]
 
 
 def _undecayed(model: nn.Module) -> set[int]:

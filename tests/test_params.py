@@ -56,7 +56,7 @@ def test_impossible_learning_rates_are_refused(lr: object) -> None:
 
 
 def test_a_slice_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="a number, a pair or one number a group, but got slice"):
+    with pytest.raises(TypeError, match=r"one number a group, but got slice.*write a slice as a pair"):
         slice_lr(slice(1e-5, 1e-3), 3)  # type: ignore[arg-type]
 
 
@@ -114,3 +114,8 @@ def test_all_but_the_last_group_at_a_tenth(lr: object) -> None:
 def test_half_given_and_endless_rates_are_refused(lr: object) -> None:
     with pytest.raises((ValueError, TypeError), match="`lr`"):
         slice_lr(lr, 3)  # type: ignore[arg-type]
+
+
+def test_a_pair_for_one_group_warns() -> None:
+    with pytest.warns(UserWarning, match=r"one parameter group, which gets the upper end of `lr` \(1e-05, 0.001\)"):
+        optimizer_groups(nn.Linear(2, 2), (1e-5, 1e-3))

@@ -5,25 +5,29 @@ from collections.abc import Sequence
 from torch import nn
 from torch.optim import Optimizer
 
-from ..params import gather_groups
+from ..freezing import may_train
+from ..params import gather_groups, norm_parameters
 from .plan import Stretch
 
 
 def phase_table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch]) -> str:
     """Returns lines that say, for each phase, its steps, what trains, how much that is, and at which learning rates."""
-    groups = gather_groups(optimizer)
-    rows = [("phase", "steps", "trains", "parameters", "learning rates", "shape")]
+    groups, free = gather_groups(optimizer), may_train(pl_module)
+    rows = [("phase", "steps", "trains", "parameters", "peak lr", "shape")]
     for i, stretch in enumerate(stretches):
         trained = [p for members in groups[stretch.first :] for group in members for p in group["params"]]
+        trained = [p for p in trained if id(p) in free]
         names = _module_names(pl_module, {id(p) for p in trained})
-        norms = " + norm layers" if stretch.first and stretch.norm == "train" else ""
-        rates = sorted({stretch.rates[stretch.first], stretch.rates[-1]})
+        frozen = {id(p) for members in groups[: stretch.first] for group in members for p in group["params"]} & free
+        norms = [p for p in norm_parameters(pl_module) if id(p) in frozen] if stretch.norm == "train" else []
+        rates = dict.fromkeys([stretch.rates[stretch.first], stretch.rates[-1]])
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         rows.append(
             (
                 str(i + 1),
                 str(stretch.stop - stretch.start),
-                ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") + norms,
-                f"{sum(p.numel() for p in trained):,}",
+                shown + (" + norm layers" if norms else ""),
+                f"{sum(p.numel() for p in [*trained, *norms]):,}",
                 " to ".join(f"{rate:.2g}" for rate in rates),
                 type(stretch.shape).__name__,
             )

@@ -33,7 +33,8 @@ class Phases(L.Callback):
 
     Args:
         phases: The phases, in order.
-        plateau: Ends a phase early where a monitored metric no longer improves.
+        plateau: Ends a phase early where a monitored metric no longer improves. The others keep their lengths, so that
+            the run is over earlier.
         replan: Whether a resumed run may have other phases, learning rates or another length than its checkpoint's. By
             default that is an error.
 
@@ -71,7 +72,8 @@ class Phases(L.Callback):
         others = [c for c in trainer.callbacks if isinstance(c, Phases) and c is not self]  # type: ignore[attr-defined]
         if others:
             raise ValueError(
-                f"Expected one schedule of phases, but got {type(self).__name__} and {type(others[0]).__name__}"
+                f"Expected one schedule, but got {type(self).__name__} and {type(others[0]).__name__}; `Phases` "
+                "combines what they do"
             )
         if len(trainer.optimizers) != 1:
             raise ValueError(f"Expected one optimiser to train in phases, but got {len(trainer.optimizers)}")
@@ -107,8 +109,9 @@ class Phases(L.Callback):
         planned = [(str(stretch), stretch.signature()) for stretch in self._stretches]
         if trainer.global_step and not self.replan and self._followed not in (None, planned):
             raise ValueError(
-                "Expected the phases that the run began with; pass `replan=True` to go on by these instead.\n"
-                f"began with: {_texts(self._followed)}\nthese: {_texts(planned)}"
+                f"Expected the phases that the run began with, but {_difference(self._followed or [], planned)}. "
+                "`max_epochs`, the batch size and the data decide the steps; pass `replan=True` to "
+                f"{type(self).__name__} to go on by these phases all the same"
             )
         self._followed = planned
         self._entered = None
@@ -158,19 +161,26 @@ class Phases(L.Callback):
             self._ended.append((index, step))
             self._stretches = end_early(self._stretches, index, step)
             self._entered = self._stretches[index]
-            rank_zero_info(f"Phase {index + 1} ended early, at step {step}")
+            rank_zero_info(
+                f"{self._watch.plateau.monitor} no longer improves: phase {index + 1} ends at step {step}, and the run "
+                f"at step {self._stretches[-1].stop}"
+            )
             trainer.should_stop = trainer.should_stop or index + 1 == len(self._stretches)
 
-    def state_dict(self) -> dict[str, Any]:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps what was followed, under a name that schedules of all kinds share: one must not replace another."""
         watch = None if self._watch is None else self._watch.state_dict()
-        return {"followed": self._followed, "ended": self._ended, "watch": watch}
+        checkpoint["phases"] = {"followed": self._followed, "ended": self._ended, "watch": watch}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        followed = state_dict["followed"]
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("phases")
+        if state is None or not trainer.training:
+            return
+        followed = state["followed"]
         self._followed = None if followed is None else [(text, numbers) for text, numbers in followed]
-        self._ended = [(index, step) for index, step in state_dict["ended"]]
-        if self._watch is not None and state_dict["watch"] is not None:
-            self._watch.load_state_dict(state_dict["watch"])
+        self._ended = [(index, step) for index, step in state["ended"]]
+        if self._watch is not None and state["watch"] is not None:
+            self._watch.load_state_dict(state["watch"])
 
     def _at(self, step: int) -> Stretch:
         return next((stretch for stretch in self._stretches if step < stretch.stop), self._stretches[-1])
@@ -195,8 +205,12 @@ class Phases(L.Callback):
             self._watch.reset()
 
 
-def _texts(followed: list[tuple[str, list[float]]] | None) -> str:
-    return "; ".join(text for text, _ in followed or [])
+def _difference(before: list[tuple[str, list[float]]], now: list[tuple[str, list[float]]]) -> str:
+    """Says where two plans first differ."""
+    if len(before) != len(now):
+        return f"there were {len(before)} and are {len(now)}"
+    index = next(i for i, (old, new) in enumerate(zip(before, now, strict=True)) if old != new)
+    return f"phase {index + 1} was {before[index][0]} and is {now[index][0]}"
 
 
 def _forget(optimizer: Optimizer) -> None:

@@ -78,7 +78,8 @@ class Stretch:
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:.3g}" for rate in self.rates)
         shape = type(self.shape).__name__
-        return f"steps {self.start} to {self.stop}, from group {self.first} ({self.norm}), lr {rates}, {shape}"
+        trained = f"groups from {self.first} on" if self.first else "all groups"
+        return f"steps {self.start} to {self.stop}, {trained}, norm {self.norm}, lr {rates}, {shape}"
 
 
 def lay_out(
@@ -115,8 +116,8 @@ def lay_out(
         )
     if not cut and len(set(bounds)) < len(bounds):
         raise ValueError(
-            f"Expected every phase to have a step, but of {total} ({_epochs(total, epoch)}) they take {got}; make the "
-            "phase longer that has none, or raise `max_epochs` or `max_steps`"
+            f"Expected every phase to have a step, but of {total} ({_epochs(total, epoch)}) they take {got}; lengthen "
+            "the one that has none, shorten the others, or raise `max_epochs` or `max_steps`"
         )
     return [
         Stretch(

@@ -147,7 +147,7 @@ class ImageData(L.LightningDataModule):
         if split not in self.samples:
             raise ValueError(
                 f"Expected {split} images, but the data has only {', '.join(self.samples)}; a folder or `split` named "
-                "so, or a fraction, sets them apart, and `predict_root` is for unlabelled ones"
+                f"so, or `{split}_fraction`, sets them apart, and `predict_root` is for unlabelled ones"
             )
         return self.samples[split]
 

@@ -95,7 +95,8 @@ class TransferModule(L.LightningModule):
         return [*groups, [*head, *(p for p in self.criterion.parameters() if p.requires_grad)]]
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [ExactResume()]
+        given = self._trainer is not None and any(isinstance(c, ExactResume) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if given else [ExactResume()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = optimizer_groups(self, self.lr)

@@ -77,12 +77,24 @@ def test_moments_begin_anew_where_other_groups_train(tmp_path: Path) -> None:
 
 
 def test_the_table_says_what_trains_when(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
-        fit(tmp_path, lh.FineTune(), lr=1e-3)
-    table = next(record.message for record in caplog.records if record.message.startswith("Phases"))
-    head, whole = table.splitlines()[2:]
-    assert head.split() == ["1", "4", "model.head", "+", "norm", "layers", "34", "0.001", "Cycle"]
-    assert whole.split() == ["2", "8", "everything", "194", "5e-06", "to", "0.0005", "Cycle"]
+    def rows(schedule: L.Callback, model: nn.Module, lr: float) -> list[str]:
+        caplog.clear()
+        with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+            fit(tmp_path, schedule, lr=lr, model=model)
+        table = next(record.message for record in caplog.records if record.message.startswith("Phases"))
+        return [" ".join(row.split()) for row in table.splitlines()[2:]]
+
+    assert rows(lh.FineTune(), Net(), 1e-3) == [
+        "1 4 model.head + norm layers 66 0.001 Cycle",
+        "2 8 everything 194 5e-06 to 0.0005 Cycle",
+    ]
+    frozen = Net()
+    frozen.body.requires_grad_(False)
+    phases = [lh.Phase(epochs=1, train_from=-1), lh.Phase(lr=(1e-2, 1e-4))]
+    assert rows(lh.Phases(phases), frozen, 1e-2) == [
+        "1 4 model.head 34 0.01 Cycle",
+        "2 8 model.head 34 0.01 to 0.0001 Cycle",
+    ]
 
 
 def _sgd(groups: Any) -> torch.optim.Optimizer:
@@ -225,7 +237,7 @@ def test_impossible_settings_are_refused(make: Callable[[], object], message: st
 
 
 def test_two_schedules_and_negative_rates_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one schedule of phases, but got FineTune and OneCycle"):
+    with pytest.raises(ValueError, match="one schedule, but got FineTune and OneCycle; `Phases` combines"):
         fit(tmp_path, lh.FineTune(), callbacks=[lh.OneCycle()])
     with pytest.raises(ValueError, match="`lr` to be positive"):
         fit(tmp_path, lh.Phases([lh.Phase(lr=(-1e-4, 1e-3))]))

@@ -107,10 +107,19 @@ def test_a_run_resumed_between_epochs_is_exact_with_any_loader(tmp_path: Path, e
 def test_another_plan_is_an_error_or_a_choice(tmp_path: Path, change: dict[str, Any]) -> None:
     train_epochs(tmp_path, 2, False)
     with pytest.raises(
-        ValueError, match=r"(?s)phases that the run began with; pass `replan=True`.*began with: steps 0"
+        ValueError, match=r"run began with, but phase . was steps .* and is steps .*`replan=True` to FineTune"
     ):
         train_epochs(tmp_path, None, True, **change)
     train_epochs(tmp_path, None, True, **change, replan=True)
+
+
+@pytest.mark.parametrize("schedule", [lh.OneCycle(), lh.Phases([lh.Phase(steps=8, train_from=-1), lh.Phase()])])
+def test_a_schedule_of_another_kind_is_an_error(tmp_path: Path, schedule: L.Callback) -> None:
+    train_epochs(tmp_path, 2, False)
+    task = lh.TransferModule(Net(dropout=0.5), nn.CrossEntropyLoss(), lr=1e-2)
+    trainer = trainer_for(tmp_path, [schedule], 5)
+    with pytest.raises(ValueError, match="phases that the run began with"):
+        trainer.fit(task, DataLoader(TensorDataset(X, Y), 4), ckpt_path=tmp_path / "epoch.ckpt", weights_only=True)
 
 
 def test_other_groups_than_the_checkpoints_are_refused(tmp_path: Path) -> None:

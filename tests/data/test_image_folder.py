@@ -68,7 +68,7 @@ def test_images_outside_class_folders_are_pointed_elsewhere(make_image: Callable
 
 
 def test_missing_test_images_are_explained(class_folder: Path) -> None:
-    with pytest.raises(ValueError, match="only train, valid; a folder or `split` named so, or a fraction"):
+    with pytest.raises(ValueError, match="only train, valid; a folder or `split` named so, or `test_fraction`"):
         _data(class_folder).test_dataloader()
 
 

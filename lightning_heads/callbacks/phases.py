@@ -26,7 +26,8 @@ class Phases(L.Callback):
     resumed run goes on where it was, in the middle of a phase too. All parameter groups are in the optimiser from the
     start. A phase that freezes takes gradients and moments off what it freezes. Under DDP, the module is wrapped anew
     where the parameters that train change, so that exactly those are reduced. A table of the phases is logged when
-    training starts. What the last phase froze stays frozen after the run.
+    training starts. What the last phase froze stays frozen after the run. A sharded run (FSDP2)
+    resumes only from a checkpoint in which everything trains: torch loads moments of every parameter or none.
 
     It reads the optimiser's groups: those of `optimizer_groups`, as every task here makes them, or your own, input side
     first.

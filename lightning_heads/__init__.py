@@ -19,6 +19,7 @@ from .callbacks import (
     Plateau,
     PredictionWriter,
     WorstPredictionsPlot,
+    plot_schedule,
 )
 from .data import AugTransforms, ImageData, ImageFolderData, ImageReadError, ImageTableData, SeededLoader, verify_images
 from .encoders import Encoder, EncoderMeta, create_body, model_meta
@@ -73,6 +74,7 @@ __all__ = [
     "model_meta",
     "optimizer_groups",
     "param_groups",
+    "plot_schedule",
     "unfreeze",
     "verify_images",
 ]

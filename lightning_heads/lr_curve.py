@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from .figure import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -119,11 +121,7 @@ class LRCurve:
         Args:
             path: Picture file to write as well.
         """
-        try:
-            from matplotlib.figure import Figure  # imported where used: it is optional and slow
-        except ImportError as error:
-            raise ImportError("Drawing needs matplotlib: pip install 'lightning-heads[plots]'") from error
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = new_figure(6.4, 4.2)
         axes = figure.add_subplot()
         axes.plot(self.lrs, self.losses, color="tab:gray")
         axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed loss")

@@ -9,7 +9,19 @@ import lightning_heads
 
 ROOT = Path(lightning_heads.__file__).parent
 ORDER = [
-    *("params", "random_state", "freezing", "schedules", "lr_curve", "layers", "encoders", "heads", "losses", "models"),
+    *(
+        "figure",
+        "params",
+        "random_state",
+        "freezing",
+        "schedules",
+        "lr_curve",
+        "layers",
+        "encoders",
+        "heads",
+        "losses",
+        "models",
+    ),
     *("data", "callbacks", "restoring", "lr_find", "tasks", "cli"),
 ]
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT or path.stem in ORDER]

@@ -3,6 +3,7 @@
 from .ema import EMA
 from .exact_resume import ExactResume
 from .mixing import MixUpCutMix
+from .phase_plot import plot_schedule
 from .phases import Phases
 from .plan import Phase
 from .plateau import Plateau
@@ -23,4 +24,5 @@ __all__ = [
     "Plateau",
     "PredictionWriter",
     "WorstPredictionsPlot",
+    "plot_schedule",
 ]

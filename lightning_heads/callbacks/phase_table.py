@@ -10,10 +10,10 @@ from ..params import gather_groups, norm_parameters
 from .plan import Stretch
 
 
-def phase_table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch]) -> str:
-    """Returns lines that say, for each phase, its steps, what trains, how much that is, and at which learning rates."""
+def phase_table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[Stretch], epoch: float) -> str:
+    """Returns lines that say, for each phase, its length, what trains, how much, and at which learning rates."""
     groups, free = gather_groups(optimizer), may_train(pl_module)
-    rows = [("phase", "steps", "trains", "parameters", "peak lr", "shape")]
+    rows = [("phase", "epochs", "steps", "trains", "parameters", "peak lr", "shape")]
     for i, stretch in enumerate(stretches):
         trained = [p for members in groups[stretch.first :] for group in members for p in group["params"]]
         trained = [p for p in trained if id(p) in free]
@@ -25,6 +25,7 @@ def phase_table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[
         rows.append(
             (
                 str(i + 1),
+                f"{(stretch.stop - stretch.start) / epoch:.3g}",
                 str(stretch.stop - stretch.start),
                 shown + (" + norm layers" if norms else ""),
                 f"{sum(p.numel() for p in [*trained, *norms]):,}",

@@ -97,12 +97,13 @@ class Phases(L.Callback):
                 "Expected `max_steps`, or `max_epochs` and data of known length, as phases need it, but got neither"
             )
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        epoch = math.ceil(epoch) if math.isfinite(epoch) else epoch
         self._stretches = lay_out(
             self.phases_for(self._base_rates),
             self._base_rates,
             len(self._base_rates),
             int(total),
-            math.ceil(epoch) if math.isfinite(epoch) else epoch,
+            epoch,
             cut=bool(trainer.fast_dev_run),  # type: ignore[attr-defined]
         )
         check_strategy(trainer, self._stretches)
@@ -123,7 +124,7 @@ class Phases(L.Callback):
         for index, step in self._ended:
             self._stretches = end_early(self._stretches, index, step)
         check_names(pl_module, trainer.optimizers[0])
-        rank_zero_info(phase_table(pl_module, trainer.optimizers[0], self._stretches))
+        rank_zero_info(phase_table(pl_module, trainer.optimizers[0], self._stretches, epoch))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..figure import new_figure
 from .collected import Collected, CollectingCallback
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class ConfusionMatrixPlot(CollectingCallback):
         counts.index_put_((targets, predicted), torch.ones_like(targets), accumulate=True)
         share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
         side = min(2.5 + 0.55 * len(names), 24)
-        figure = _figure(side + 1, side)
+        figure = new_figure(side + 1, side)
         axes = figure.add_subplot()
         image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
         for row, column in ((r, c) for r in range(len(names)) for c in range(len(names)) if counts[r, c]):
@@ -62,7 +63,7 @@ class WorstPredictionsPlot(CollectingCallback):
         worst = confidence.argsort()[: self.count].tolist()
         columns = min(len(worst), 4)
         rows = -(-len(worst) // columns)
-        figure = _figure(3 * columns, 3.4 * rows)
+        figure = new_figure(3 * columns, 3.4 * rows)
         for place, i in enumerate(worst):
             axes = figure.add_subplot(rows, columns, place + 1)
             item = collected.dataset[collected.indices[i]]
@@ -90,14 +91,6 @@ def class_targets(collected: Collected) -> Tensor:
     elif targets is not None and targets.ndim == 1 and not targets.is_floating_point():
         return targets
     raise ValueError("Expected one class a sample to draw, but the targets are not class indices or probabilities")
-
-
-def _figure(width: float, height: float) -> "Figure":
-    try:
-        from matplotlib.figure import Figure  # imported where used: it is optional and slow
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'lightning-heads[plots]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> Path:

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
@@ -85,15 +86,15 @@ def test_the_table_says_what_trains_when(tmp_path: Path, caplog: pytest.LogCaptu
         return [" ".join(row.split()) for row in table.splitlines()[2:]]
 
     assert rows(lh.FineTune(), Net(), 1e-3) == [
-        "1 4 model.head + norm layers 66 0.001 Cycle",
-        "2 8 everything 194 5e-06 to 0.0005 Cycle",
+        "1 1 4 model.head + norm layers 66 0.001 Cycle",
+        "2 2 8 everything 194 5e-06 to 0.0005 Cycle",
     ]
     frozen = Net()
     frozen.body.requires_grad_(False)
     phases = [lh.Phase(epochs=1, train_from=-1), lh.Phase(lr=(1e-2, 1e-4))]
     assert rows(lh.Phases(phases), frozen, 1e-2) == [
-        "1 4 model.head 34 0.01 Cycle",
-        "2 8 model.head 34 0.01 to 0.0001 Cycle",
+        "1 1 4 model.head 34 0.01 Cycle",
+        "2 2 8 model.head 34 0.01 to 0.0001 Cycle",
     ]
 
 
@@ -459,3 +460,15 @@ def test_a_metric_that_is_not_logged_is_named(tmp_path: Path) -> None:
 def test_fractions_of_steps_and_groups_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="to be an integer"):
         lh.Phase(**settings)
+
+
+def test_a_schedule_can_be_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.png"
+    figure = lh.plot_schedule(lh.FineTune(1), epochs=3, lr=1e-2, epoch_steps=4, path=path)
+    assert path.stat().st_size > 0
+    first, _, head = (line.get_ydata() for line in figure.axes[0].lines[:3])
+    recorder = fit(tmp_path, lh.FineTune(1), lr=1e-2)[1]
+    assert [*head] == [rates[-1] for rates in recorder.rates]
+    assert np.isnan(first[:4]).all()  # frozen
+    assert [*first[4:]] == [rates[0] for rates in recorder.rates][4:]
+    assert [*figure.axes[1].lines[0].get_ydata()] == recorder.momenta

@@ -1,0 +1,19 @@
+"""Where everything that draws gets its paper."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Returns an empty figure of that many inches.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # imported where used: it is optional and slow
+    except ImportError as error:
+        raise ImportError("Drawing needs matplotlib: pip install 'lightning-heads[plots]'") from error
+    return Figure(figsize=(width, height), layout="constrained")

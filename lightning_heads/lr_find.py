@@ -203,5 +203,5 @@ class _Ladder(L.Callback):
         lowest = min(smoothed)
         diverges = smoothed[-1] > lowest + 3 * abs(lowest)
         trainer.should_stop = not math.isfinite(smoothed[-1]) or (self.stop_div and diverges)
-        self.bar.set_postfix(lr=f"{self.lrs[-1]:.1e}", loss=f"{smoothed[-1]:.3g}")
+        self.bar.set_postfix(lr=f"{self.lrs[-1]:.1e}", loss=f"{smoothed[-1]:.3g}", refresh=False)
         self.bar.update()

@@ -24,6 +24,8 @@ class Grouped(Protocol):
 def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[list[nn.Parameter]]:
     """Returns a model's parameter groups, checked: a splitter's, or the model's own `param_groups()`, or one group.
 
+    An `nn.Sequential` that begins with a module with groups, such as an encoder, has those and one of all that follows.
+
     Args:
         model: Any model.
         splitter: Maps the model to groups of its parameters, in place of the model's own; fastai's `splitter`.
@@ -37,10 +39,7 @@ def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[lis
     >>> [len(group) for group in param_groups(model, lambda m: [[*m[0].parameters()], [*m[1].parameters()]])]
     [2, 2]
     """
-    if splitter is not None:
-        groups = [[*group] for group in splitter(model)]
-    else:
-        groups = model.param_groups() if isinstance(model, Grouped) else [[*model.parameters()]]
+    groups = _own_groups(model) if splitter is None else [[*group] for group in splitter(model)]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[int, int] = {}
     for index, group in enumerate(groups):
@@ -61,6 +60,14 @@ def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[lis
             f"Expected every parameter in a group, but {len(missing)} are in none: {', '.join(missing[:3])}"
         )
     return groups
+
+
+def _own_groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    if isinstance(model, Grouped):
+        return model.param_groups()
+    if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Grouped):
+        return [*model[0].param_groups(), [*model[1:].parameters()]]
+    return [[*model.parameters()]]
 
 
 def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:

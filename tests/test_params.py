@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_heads import ImageModel
+from lightning_heads import Encoder, ImageModel, create_head
 from lightning_heads.params import optimizer_groups, param_groups, slice_lr
 
 
@@ -36,6 +36,14 @@ def test_groups_are_checked_by_identity() -> None:
 
 def test_model_without_groups_has_one() -> None:
     assert len(param_groups(nn.Linear(2, 2))) == 1
+
+
+def test_an_encoder_and_a_head_in_a_row_have_their_groups() -> None:
+    encoder = Encoder("test_resnet", pretrained=False)
+    model = nn.Sequential(encoder, nn.Flatten(), create_head(encoder.num_features, 2))
+    groups = param_groups(model)
+    assert [len(group) for group in groups[:-1]] == [len(group) for group in encoder.param_groups()]
+    assert [id(p) for p in groups[-1]] == [id(p) for p in model[2].parameters()]
 
 
 def test_slices_equal_fastais() -> None:

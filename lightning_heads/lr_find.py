@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .callbacks.hold_groups import hold_groups
 from .freezing import NormPolicy, check_norm, first_group
 from .lr_curve import LRCurve, smooth
-from .params import gather_groups
+from .params import base_rates, gather_groups, set_lr
 from .restoring import restoring
 
 # Lightning's advice on validation and logging, which the search does without
@@ -171,18 +171,14 @@ class _Ladder(L.Callback):
         if self.freezing is None:
             return
         groups = gather_groups(trainer.optimizers[0])
-        rates = [float(members[0].get("initial_lr", members[0]["lr"])) for members in groups]
-        phase = self.freezing.first_phase(rates)
+        phase = self.freezing.first_phase(base_rates(groups))
         hold_groups(trainer, pl_module, first_group(phase.train_from, len(groups), "train_from"), phase.norm)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         """Sets learning rates here, after whatever else may set them."""
         lr = self.min_lr * (self.max_lr / self.min_lr) ** (trainer.global_step / self.num_steps)
         for group, ratio in zip(optimizer.param_groups, self._ratios, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr * ratio)
-            else:
-                group["lr"] = lr * ratio
+            set_lr(group, lr * ratio)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
@@ -155,6 +155,24 @@ def gather_groups(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
         index, separator, _ = str(group.get("name", "")).partition("/")
         gathered.setdefault(index if separator and index.isdigit() else f"{i} alone", []).append(group)
     return [*gathered.values()]
+
+
+def group_parameters(groups: Iterable[list[dict[str, Any]]]) -> list[nn.Parameter]:
+    """Returns the parameters of some of the groups that `gather_groups` gives."""
+    return [p for members in groups for group in members for p in group["params"]]
+
+
+def base_rates(groups: Iterable[list[dict[str, Any]]]) -> list[float]:
+    """Returns the learning rate that each of the groups of `gather_groups` was given, before any schedule."""
+    return [float(members[0].get("initial_lr", members[0]["lr"])) for members in groups]
+
+
+def set_lr(group: dict[str, Any], lr: float) -> None:
+    """Sets the learning rate of an optimiser's group, in place where it is a tensor, as a compiled optimiser has it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from ..freezing import NormPolicy, hold
-from ..params import gather_groups
+from ..params import gather_groups, group_parameters
 
 
 def hold_groups(trainer: L.Trainer, pl_module: L.LightningModule, first: int, norm: NormPolicy) -> list[nn.Module]:
@@ -30,8 +30,7 @@ def hold_groups(trainer: L.Trainer, pl_module: L.LightningModule, first: int, no
             # a root keeps gathered parameters until its backward pass, which a frozen one never runs
             module.reshard()
     before = [p.requires_grad for p in pl_module.parameters()]
-    groups = gather_groups(trainer.optimizers[0])
-    evaluated = hold(pl_module, [p for members in groups[:first] for group in members for p in group["params"]], norm)
+    evaluated = hold(pl_module, group_parameters(gather_groups(trainer.optimizers[0])[:first]), norm)
     strategy = trainer.strategy
     changed = before != [p.requires_grad for p in pl_module.parameters()]
     if changed and isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):

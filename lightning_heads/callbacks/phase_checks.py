@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..freezing import may_train
-from ..params import gather_groups
+from ..params import gather_groups, group_parameters
 from .plan import Stretch
 
 
@@ -32,7 +32,7 @@ def check_trained(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequenc
     """Refuses a phase whose groups the user froze."""
     groups, free = gather_groups(optimizer), may_train(pl_module)
     for stretch in stretches:
-        if not any(id(p) in free for members in groups[stretch.first :] for group in members for p in group["params"]):
+        if not any(id(p) in free for p in group_parameters(groups[stretch.first :])):
             raise ValueError(
                 f"Expected a phase to train parameters of its groups, but `requires_grad_` froze all of them: {stretch}"
             )

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..freezing import may_train
-from ..params import gather_groups, norm_parameters
+from ..params import gather_groups, group_parameters, norm_parameters
 from .plan import Stretch
 
 
@@ -15,10 +15,9 @@ def phase_table(pl_module: nn.Module, optimizer: Optimizer, stretches: Sequence[
     groups, free = gather_groups(optimizer), may_train(pl_module)
     rows = [("phase", "epochs", "steps", "trains", "parameters", "peak lr", "shape")]
     for i, stretch in enumerate(stretches):
-        trained = [p for members in groups[stretch.first :] for group in members for p in group["params"]]
-        trained = [p for p in trained if id(p) in free]
+        trained = [p for p in group_parameters(groups[stretch.first :]) if id(p) in free]
         names = _module_names(pl_module, {id(p) for p in trained})
-        frozen = {id(p) for members in groups[: stretch.first] for group in members for p in group["params"]} & free
+        frozen = {id(p) for p in group_parameters(groups[: stretch.first])} & free
         norms = [p for p in norm_parameters(pl_module) if id(p) in frozen] if stretch.norm == "train" else []
         rates = dict.fromkeys([stretch.rates[stretch.first], stretch.rates[-1]])
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,10 +8,10 @@ import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from ..params import gather_groups
+from ..params import base_rates, gather_groups, set_lr
 from .hold_groups import hold_groups
 from .phase_checks import check_names, check_strategy, check_trained
 from .phase_table import phase_table
@@ -86,8 +86,7 @@ class Phases(L.Callback):
             )
         if trainer.lr_scheduler_configs:
             raise ValueError("Expected no `lr_scheduler`, as the phases set the learning rates, but there is one")
-        groups = gather_groups(trainer.optimizers[0])
-        self._base_rates = [float(members[0].get("initial_lr", members[0]["lr"])) for members in groups]
+        self._base_rates = base_rates(gather_groups(trainer.optimizers[0]))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lays out the phases and logs them."""
@@ -138,7 +137,9 @@ class Phases(L.Callback):
         rates, momentum = stretch.at(trainer.global_step)
         for members, rate in zip(gather_groups(trainer.optimizers[0]), rates, strict=True):
             for group in members:
-                _set(group, rate, momentum)
+                set_lr(group, rate)
+                if momentum is not None:
+                    _set_momentum(group, momentum)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -223,12 +224,8 @@ def _forget(optimizer: Optimizer) -> None:
             _forget(inner)
 
 
-def _set(group: dict[str, Any], rate: float, momentum: float | None) -> None:
-    if isinstance(group["lr"], Tensor):  # as a compiled optimiser has it
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-    if momentum is not None and "betas" in group:
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
         group["betas"] = (momentum, *group["betas"][1:])
-    elif momentum is not None and group.get("momentum"):
+    elif group.get("momentum"):
         group["momentum"] = momentum

@@ -125,13 +125,35 @@ class TransferModule(L.LightningModule):
 
     def _evaluate(self, batch: Sequence[Tensor], stage: Stage, metrics: MetricCollection) -> dict[str, Tensor]:
         outputs, target = self.outputs_and_target(batch)
-        loss = self.criterion(outputs, target)
-        predictions = self.activation(outputs)
-        self.log(f"{stage}_loss", loss, batch_size=len(target), prog_bar=True, sync_dist=True)
-        metrics.update(predictions, self.metric_target(target))
-        self.log_dict(metrics, batch_size=len(target), prog_bar=True)
-        return {"loss": loss.detach(), "predictions": predictions.detach(), "target": target}
+        return log_evaluation(self, self, stage, metrics, outputs, self.activation(outputs), target)
 
     def metric_target(self, target: Tensor) -> Tensor:
         """Turns the criterion's target into the metrics'; here they are one."""
         return target
+
+
+def log_evaluation(
+    module: L.LightningModule,
+    task: TransferModule,
+    stage: Stage,
+    metrics: MetricCollection,
+    outputs: Tensor,
+    predictions: Tensor,
+    target: Tensor,
+) -> dict[str, Tensor]:
+    """Logs the task's loss of outputs and the metrics of predictions, and returns what callbacks collect.
+
+    Args:
+        module: The module that evaluates.
+        task: The task that it is of, often itself.
+        stage: What the names of the logs begin with.
+        metrics: Metrics that the module holds.
+        outputs: Outputs of the task's model.
+        predictions: Activated outputs, or a combination of several.
+        target: Target of the batch.
+    """
+    loss = task.criterion(outputs, target)
+    module.log(f"{stage}_loss", loss, batch_size=len(target), prog_bar=True, sync_dist=True)
+    metrics.update(predictions, task.metric_target(target))
+    module.log_dict(metrics, batch_size=len(target), prog_bar=True)
+    return {"loss": loss.detach(), "predictions": predictions.detach(), "target": target}

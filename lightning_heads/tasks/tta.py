@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ..data import AugTransforms
-from .base import TransferModule
+from .base import Stage, TransferModule, log_evaluation
 
 Group = Literal["flips", "dihedral"]
 
@@ -106,16 +106,10 @@ class TestTimeAugmentation(L.LightningModule):
         self.task.on_load_checkpoint(checkpoint)
         checkpoint["state_dict"] = {f"task.{name}": value for name, value in checkpoint["state_dict"].items()}
 
-    def _evaluate(
-        self, batch: Sequence[Tensor], stage: Literal["val", "test"], metrics: MetricCollection
-    ) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Sequence[Tensor], stage: Stage, metrics: MetricCollection) -> dict[str, Tensor]:
         outputs, target = self.task.outputs_and_target(batch)
-        loss = self.task.criterion(outputs, target)
         predictions = self._combine(batch[: self.task.num_inputs], self.task.activation(outputs))
-        self.log(f"{stage}_loss", loss, batch_size=len(target), prog_bar=True, sync_dist=True)
-        metrics.update(predictions, self.task.metric_target(target))
-        self.log_dict(metrics, batch_size=len(target), prog_bar=True)
-        return {"loss": loss.detach(), "predictions": predictions.detach(), "target": target}
+        return log_evaluation(self, self.task, stage, metrics, outputs, predictions, target)
 
     def _predict(self, inputs: Sequence[Tensor]) -> Tensor:
         return self.task.activation(self.task(*inputs))

@@ -73,8 +73,7 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
         mask = isinstance(inpt, tv_tensors.Mask)
         turns, flip = params["dihedral"]
         out = inpt.as_subclass(Tensor)
-        out = torch.rot90(out, turns, (-2, -1)) if turns else out
-        out = out.flip(-1) if flip else out
+        out = dihedral(out, turns, flip)
         if params["matrix"] is not None:
             out = _sample(out, params["matrix"], "nearest" if mask else "bilinear")
         if not mask and (params["brightness"] or params["contrast"] != 1):
@@ -120,6 +119,20 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
             return 1.0
         bound = -math.log(1 - self.max_lighting)
         return math.exp(_uniform(-bound, bound))
+
+
+def dihedral(x: Tensor, turns: int, flip: bool, inverse: bool = False) -> Tensor:
+    """Turns `(..., h, w)` by quarters, then mirrors it left to right; the inverse undoes both.
+
+    >>> x = torch.rand(3, 4, 6)
+    >>> bool((dihedral(dihedral(x, 1, True), 1, True, inverse=True) == x).all())
+    True
+    """
+    if inverse:
+        x = x.flip(-1) if flip else x
+        return torch.rot90(x, -turns, (-2, -1)) if turns else x
+    x = torch.rot90(x, turns, (-2, -1)) if turns else x
+    return x.flip(-1) if flip else x
 
 
 def warp_matrix(x: float, y: float) -> Tensor:

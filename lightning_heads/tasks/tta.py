@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ..data import AugTransforms
+from ..data.augment import dihedral
 from .base import Stage, TransferModule, log_evaluation
 
 Group = Literal["flips", "dihedral"]
@@ -143,16 +144,3 @@ class TestTimeAugmentation(L.LightningModule):
         for turns, flip in elements:
             predictions = self._predict([dihedral(images, turns, flip) for images in inputs])
             yield dihedral(predictions, turns, flip, inverse=True) if predictions.ndim > 2 else predictions
-
-
-def dihedral(x: Tensor, turns: int, flip: bool, inverse: bool = False) -> Tensor:
-    """Turns `(..., h, w)` by quarters, then mirrors it left to right; the inverse undoes both.
-
-    >>> x = torch.rand(3, 4, 6)
-    >>> bool((dihedral(dihedral(x, 1, True), 1, True, inverse=True) == x).all())
-    True
-    """
-    if inverse:
-        return torch.rot90(x.flip(-1) if flip else x, -turns, (-2, -1))
-    turned = torch.rot90(x, turns, (-2, -1))
-    return turned.flip(-1) if flip else turned

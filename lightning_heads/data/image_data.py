@@ -24,13 +24,16 @@ Resize = Literal["crop", "squish", "pad"]
 
 @dataclass(frozen=True)
 class Samples:
-    """Files and their targets, `(n,)` or `(n, k)`."""
+    """Files and their targets: numbers, `(n,)` or `(n, k)`, or a file each."""
 
     paths: list[Path]
-    targets: Tensor
+    targets: Tensor | list[Path]
 
     def __getitem__(self, indices: Sequence[int]) -> "Samples":
-        return Samples([self.paths[i] for i in indices], self.targets[torch.tensor(indices, dtype=torch.long)])
+        paths = [self.paths[i] for i in indices]
+        if isinstance(self.targets, Tensor):
+            return Samples(paths, self.targets[torch.tensor(indices, dtype=torch.long)])
+        return Samples(paths, [self.targets[i] for i in indices])
 
 
 class ImageData(L.LightningDataModule):

@@ -1,8 +1,8 @@
 """Encoders: pretrained backbones, cut where their metadata says."""
 
 from .build import create_body, model_meta
-from .encoder import Encoder
+from .encoder import Encoder, as_encoder
 from .meta import EncoderMeta
 from .surgery import set_in_channels
 
-__all__ = ["Encoder", "EncoderMeta", "create_body", "model_meta", "set_in_channels"]
+__all__ = ["Encoder", "EncoderMeta", "as_encoder", "create_body", "model_meta", "set_in_channels"]

@@ -26,7 +26,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Maps `(b, c, h, w)` to one map a scale, from fine to coarse."""
+        """Maps `(b, c, h, w)` to maps from fine to coarse, or from shallow to deep where sizes are equal."""
         raise NotImplementedError
 
     def depths(self) -> dict[str, int]:
@@ -192,9 +192,16 @@ def append_readout(x: Tensor, vector: Tensor) -> Tensor:
     return torch.cat([x, vector[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1)
 
 
-def last_of_each_size(maps: Sequence[Tensor]) -> list[int]:
-    """Returns the index of the last map of each height, from fine to coarse."""
+def pyramid_levels(maps: Sequence[Tensor]) -> list[int]:
+    """Returns which maps make a pyramid: the last of each height, from fine to coarse.
+
+    Where all are of one height, as a ViT's, four of them at equal distances in depth, from shallow to deep (Ranftl
+    2021, Vision Transformers for Dense Prediction).
+    """
     last = {m.shape[-2]: i for i, m in enumerate(maps)}
+    if len(last) == 1:
+        count = min(len(maps), 4)
+        return [(i + 1) * len(maps) // count - 1 for i in range(count)]
     return sorted(last.values(), key=lambda i: -maps[i].shape[-2])
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .backbone import evaluating
 from .build import build_backbone, create_model, in_channels_of, set_input
 from .surgery import ChannelPolicy
+from .unused import drop_parameters, unused_parameters
 from .weights import load_weights
 
 
@@ -91,6 +93,7 @@ class Encoder(nn.Module):
         self.meta = self.backbone.meta
         self.in_channels = in_channels
         self._grouped = self.backbone.groups(num_groups)
+        self._only_pyramid = False
         self._normalize = normalize
         self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))
@@ -106,22 +109,42 @@ class Encoder(nn.Module):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels of each map of `pyramid`, from fine to coarse."""
+        """Channels of each map of `pyramid`."""
         return self.meta.channels
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """Input size over map size of each map of `pyramid`, from fine to coarse."""
+        """Input size over map size of each map of `pyramid`."""
         return self.meta.reductions
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`."""
+        if self._only_pyramid:
+            raise RuntimeError("Expected a whole encoder, but `keep_pyramid` has left what `pyramid` needs alone")
         out: Tensor = self.backbone(self._prepare(x))
         return out
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Maps images in 0..1 to one map `(b, c, h', w')` a scale, from fine to coarse."""
+        """Maps images in 0..1 to one map `(b, c, h', w')` a scale, from fine to coarse.
+
+        A backbone of one scale, such as a ViT, gives four maps of that scale, from shallow to deep.
+        """
         return self.backbone.pyramid(self._prepare(x))
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """Returns images in 0..1 as the backbone sees them: by the statistics of its weights."""
+        return (x - self.mean) / self.std if self._normalize else x
+
+    def keep_pyramid(self) -> None:
+        """Drops the parameters that `pyramid` does not depend on, in place; `forward` raises from then on."""
+        parameter = next(self.parameters())
+        x = torch.zeros(1, self.in_channels, *self.meta.input_size, device=parameter.device, dtype=parameter.dtype)
+        with evaluating(self), torch.enable_grad():
+            unused = {*unused_parameters(self.backbone, *self.pyramid(x))}
+        drop_parameters(self.backbone, unused)
+        kept = [[name for name in group if name not in unused] for group in self._grouped]
+        self._grouped = [group for group in kept if group]
+        self._only_pyramid = True
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the parameters from the input side to the output side, each in exactly one group."""
@@ -145,13 +168,44 @@ class Encoder(nn.Module):
                 f"Expected images of {height}x{width}, the one size that {self.meta.name} was built for, but got "
                 f"{x.shape[-2]}x{x.shape[-1]}; pass `image_size` to the encoder or resize the images"
             )
-        if self._normalize:
-            x = (x - self.mean) / self.std
-        x = x.contiguous(memory_format=self._memory_format)
+        x = self.normalized(x).contiguous(memory_format=self._memory_format)
         if self.in_channels == 1 and self._memory_format == torch.channels_last:
             # with one channel the strides fit both formats, and convolutions would take it for the other
             x = x.squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
         return x
+
+
+def as_encoder(
+    encoder: str | Encoder,
+    *,
+    pretrained: bool,
+    weights: str | Path | None,
+    in_channels: int | None,
+    image_size: int | tuple[int, int] | None,
+    drop_path_rate: float,
+    readout: bool,
+) -> Encoder:
+    """Returns an encoder as it is, or builds one from its name.
+
+    Raises:
+        ValueError: If an encoder is given, and with it what is for building one.
+    """
+    if isinstance(encoder, str):
+        return Encoder(
+            encoder,
+            pretrained=pretrained,
+            weights=weights,
+            in_channels=in_channels,
+            image_size=image_size,
+            readout=readout,
+            drop_path_rate=drop_path_rate,
+        )
+    if weights is not None or in_channels is not None or image_size is not None or drop_path_rate:
+        raise ValueError(
+            "Expected `weights`, `in_channels`, `image_size` and `drop_path_rate` with an encoder's name, but got "
+            "an encoder: pass them to it"
+        )
+    return encoder
 
 
 def _per_channel(name: str, values: Sequence[float], n: int) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from .backbone import Backbone, append_readout, channels_first
 from .timm_model import TimmModel, timm_classifiers, timm_depths
 from .timm_probe import probe, tokens_and_grid
+from .unused import drop_parameters
 
 
 class TimmBackbone(Backbone):
@@ -35,9 +36,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         _remove_classifiers(model)
         self.meta, unused = probe(model, image_size, in_channels, readout)
-        for name in unused:  # a parameter without a gradient breaks DDP
-            owner, _, leaf = name.rpartition(".")
-            model.get_submodule(owner).register_parameter(leaf, None)
+        drop_parameters(model, unused)
         self.body = model
 
     def forward(self, x: Tensor) -> Tensor:

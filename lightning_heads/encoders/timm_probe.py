@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backbone import evaluating, group_heads, last_of_each_size, split_names
+from .backbone import evaluating, group_heads, pyramid_levels, split_names
 from .meta import EncoderMeta, Layout
 from .timm_model import TimmModel, takes, timm_classifiers, timm_depths
+from .unused import unused_parameters
 
 
 def probe(
@@ -37,9 +38,8 @@ def probe(
         ) from error
 
     parts = _readout(model, called, features, last, vector, layout) if readout else ()
-    reached = _reached(last, vector) if parts else _reached(last)
-    unused = [key for key, p in model.named_parameters() if p.requires_grad and id(p) not in reached]
-    indices = last_of_each_size(maps)
+    unused = unused_parameters(model, last, *([vector] if parts else []))
+    indices = pyramid_levels(maps)
     groups = split_names({key: d for key, d in timm_depths(model).items() if key not in unused}, 2)
     meta = EncoderMeta(
         name=name,
@@ -108,20 +108,6 @@ def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
         return []
     maps: list[Tensor] = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
     return maps
-
-
-def _reached(*outputs: Tensor) -> set[int]:
-    """Returns the ids of the parameters that outputs depend on, by walking the graph back without computing."""
-    nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    seen, parameters = {*nodes}, set()
-    while nodes:
-        node = nodes.pop()
-        if hasattr(node, "variable"):
-            parameters.add(id(node.variable))
-        fresh = {following for following, _ in node.next_functions if following is not None} - seen
-        seen |= fresh
-        nodes += fresh
-    return parameters
 
 
 @contextmanager

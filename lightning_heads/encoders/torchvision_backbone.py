@@ -139,7 +139,8 @@ class VisionTransformerBackbone(Backbone):
 
     def __init__(self, model: models.VisionTransformer, name: str, readout: bool = True) -> None:
         super().__init__()
-        width, patch = model.hidden_dim, model.patch_size
+        width, patch, depth = model.hidden_dim, model.patch_size, len(model.encoder.layers)
+        levels = tuple(i * depth // 4 - 1 for i in range(1, 5))
         self.head: nn.Module = model.heads if readout else nn.Identity()
         model.heads = nn.Identity()
         if isinstance(self.head, nn.Sequential):
@@ -151,7 +152,7 @@ class VisionTransformerBackbone(Backbone):
             source="torchvision",
             children=tuple(key for key, _ in model.named_children()),
             cut="heads",
-            split=(f"encoder.layers.encoder_layer_{len(model.encoder.layers) // 2}",),
+            split=(f"encoder.layers.encoder_layer_{depth // 2}",),
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             input_size=(model.image_size, model.image_size),
@@ -160,9 +161,9 @@ class VisionTransformerBackbone(Backbone):
             num_features=width,
             readout=kept if readout else (),
             readout_features=(model.representation_size or width) if readout else 0,
-            channels=(width,),
-            reductions=(patch,),
-            pyramid=(0,),
+            channels=(width,) * len(levels),
+            reductions=(patch,) * len(levels),
+            pyramid=levels,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +172,13 @@ class VisionTransformerBackbone(Backbone):
         return append_readout(x, self.head(tokens[:, 0])) if self.meta.readout else x
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        return [self._grid(self._tokens(x), x)]
+        tokens = self._embed(x)
+        maps = []
+        for i, layer in enumerate(self.body.encoder.layers):
+            tokens = layer(tokens)
+            if i in self.meta.pyramid:
+                maps.append(self._grid(tokens, x))
+        return maps
 
     def groups(self, num_groups: int | None = None) -> list[list[str]]:
         return split_at(self, f"body.{self.meta.split[0]}") if num_groups is None else super().groups(num_groups)
@@ -190,10 +197,15 @@ class VisionTransformerBackbone(Backbone):
             raise ValueError(f"Expected {self.meta.name} to support gradient checkpointing, but torchvision's does not")
 
     def _tokens(self, x: Tensor) -> Tensor:
+        encoder = self.body.encoder
+        out: Tensor = encoder.ln(encoder.layers(self._embed(x)))
+        return out
+
+    def _embed(self, x: Tensor) -> Tensor:
         tokens = self.body._process_input(x)
         tokens = torch.cat([self.body.class_token.expand(len(x), -1, -1), tokens], dim=1)
-        out: Tensor = self.body.encoder(tokens)
-        return out
+        embedded: Tensor = self.body.encoder.dropout(tokens + self.body.encoder.pos_embedding)
+        return embedded
 
     def _grid(self, tokens: Tensor, x: Tensor) -> Tensor:
         size = [side // self.body.patch_size for side in x.shape[-2:]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..encoders import Encoder
+from ..encoders import Encoder, as_encoder
 from ..heads import create_head
 
 
@@ -47,20 +47,15 @@ class ImageModel(nn.Module):
         super().__init__()
         if num_outputs < 1:
             raise ValueError(f"Expected `num_outputs` to be at least 1, but got {num_outputs}")
-        if isinstance(encoder, str):
-            encoder = Encoder(
-                encoder,
-                pretrained=pretrained,
-                weights=weights,
-                in_channels=in_channels,
-                image_size=image_size,
-                drop_path_rate=drop_path_rate,
-            )
-        elif weights is not None or in_channels is not None or image_size is not None or drop_path_rate:
-            raise ValueError(
-                "Expected `weights`, `in_channels`, `image_size` and `drop_path_rate` with an encoder's name, but got "
-                "an encoder: pass them to it"
-            )
+        encoder = as_encoder(
+            encoder,
+            pretrained=pretrained,
+            weights=weights,
+            in_channels=in_channels,
+            image_size=image_size,
+            drop_path_rate=drop_path_rate,
+            readout=True,
+        )
         self.encoder = encoder
         if head is None:
             width = encoder.num_features

@@ -1,6 +1,26 @@
 """Small layers that heads and decoders are made of."""
 
+from .attention import SelfAttention
+from .convolution import Activation, Norm, activation, conv_layer, norm_layer
+from .pixel_blocks import from_blocks, to_blocks
 from .pooling import AdaptiveConcatPool2d
 from .sigmoid_range import SigmoidRange
+from .upsampling import Blur, PixelShuffleICNR, Upsample, UpsampleMethod, icnr_
 
-__all__ = ["AdaptiveConcatPool2d", "SigmoidRange"]
+__all__ = [
+    "Activation",
+    "AdaptiveConcatPool2d",
+    "Blur",
+    "Norm",
+    "PixelShuffleICNR",
+    "SelfAttention",
+    "SigmoidRange",
+    "Upsample",
+    "UpsampleMethod",
+    "activation",
+    "conv_layer",
+    "from_blocks",
+    "icnr_",
+    "norm_layer",
+    "to_blocks",
+]

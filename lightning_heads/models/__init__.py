@@ -1,5 +1,8 @@
 """Models: an encoder with what a task puts on it, as plain `nn.Module`s."""
 
+from .dense import DenseModel
+from .fastai_weights import load_fastai_unet
 from .image import ImageModel
+from .unet import DynamicUnet
 
-__all__ = ["ImageModel"]
+__all__ = ["DenseModel", "DynamicUnet", "ImageModel", "load_fastai_unet"]

@@ -1,0 +1,81 @@
+"""Convolutions with normalisation and activation."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+Norm = Literal["batch", "group", "instance", "weight", "spectral", "none"]
+Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
+
+_IN_PLACE: dict[str, Callable[..., nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "silu": nn.SiLU}
+NORMS = ("batch", "group", "instance", "weight", "spectral", "none")
+
+
+def conv_layer(
+    ni: int,
+    nf: int,
+    ks: int = 3,
+    *,
+    stride: int = 1,
+    norm: Norm = "batch",
+    act: Activation | None = "relu",
+    init: Callable[[Tensor], Tensor] = nn.init.kaiming_normal_,
+) -> nn.Sequential:
+    """Builds a padded convolution, normalisation and an activation, from `(b, ni, h, w)` to `(b, nf, h, w)`.
+
+    The convolution has a bias where no normalisation layer follows. Source: fastai's `ConvLayer`.
+
+    Args:
+        ni: Channels in.
+        nf: Channels out.
+        ks: Kernel size.
+        stride: Stride.
+        norm: Normalisation layer, or that of the weights: `weight` (Salimans 2016), `spectral` (Miyato 2018).
+        act: Activation, or None.
+        init: Initialises the weights in place.
+
+    Raises:
+        ValueError: If the norm or the activation is unknown.
+
+    >>> conv_layer(3, 8, norm="none")
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+      (1): ReLU(inplace=True)
+    )
+    """
+    if norm not in NORMS:
+        raise ValueError(f"Expected `norm` to be one of {', '.join(NORMS)}, but got {norm!r}")
+    layer = norm_layer(norm, nf)
+    conv = nn.Conv2d(ni, nf, ks, stride, padding=ks // 2, bias=layer is None)
+    init(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    if norm == "weight":
+        weight_norm(conv)
+    elif norm == "spectral":
+        spectral_norm(conv)
+    return nn.Sequential(conv, *([] if layer is None else [layer]), *([] if act is None else [activation(act)]))
+
+
+def norm_layer(norm: Norm, nf: int) -> nn.Module | None:
+    """Returns the layer for `(b, nf, h, w)`, or None where normalisation is none or that of weights."""
+    if norm == "batch":
+        return nn.BatchNorm2d(nf)
+    if norm == "instance":
+        return nn.InstanceNorm2d(nf, affine=True)
+    if norm == "group":
+        return nn.GroupNorm(next(groups for groups in (32, 16, 8, 4, 2, 1) if nf % groups == 0 and nf > groups), nf)
+    return None
+
+
+def activation(name: Activation) -> nn.Module:
+    """Returns a new activation.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    if name not in ("gelu", *_IN_PLACE):
+        raise ValueError(f"Expected `act` to be one of gelu, {', '.join(_IN_PLACE)}, but got {name!r}")
+    return nn.GELU() if name == "gelu" else _IN_PLACE[name](inplace=True)

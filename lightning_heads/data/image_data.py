@@ -10,30 +10,34 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .augment import AugTransforms
 from .dataset import ImageDataset
 from .loader import SeededLoader
-from .read import EXTENSIONS, find_images, verify_images
+from .read import EXTENSIONS, ImageReadError, find_images, verify_images
 from .resize import ResizeTo
 
 Split = Literal["train", "valid", "test"]
-Resize = Literal["crop", "squish", "pad"]
+Resize = Literal["none", "crop", "squish", "pad"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Files and their targets: numbers, `(n,)` or `(n, k)`, or a file each."""
+    """Files and their targets: numbers, `(n,)` or `(n, k)`, or a list with a file each, or a tuple of files."""
 
     paths: list[Path]
-    targets: Tensor | list[Path]
+    targets: Tensor | list[Any]
 
     def __getitem__(self, indices: Sequence[int]) -> "Samples":
         paths = [self.paths[i] for i in indices]
         if isinstance(self.targets, Tensor):
             return Samples(paths, self.targets[torch.tensor(indices, dtype=torch.long)])
         return Samples(paths, [self.targets[i] for i in indices])
+
+    def tolist(self) -> list[Any]:
+        """Returns the targets as a list."""
+        return self.targets.tolist() if isinstance(self.targets, Tensor) else self.targets
 
 
 class ImageData(L.LightningDataModule):
@@ -114,7 +118,7 @@ class ImageData(L.LightningDataModule):
         if self.trainer is not None and self.trainer.world_size > 1:
             share = self.trainer.distributed_sampler_kwargs or {}
             self._seed = self.trainer.strategy.broadcast(self._seed)
-        drop_last = self._leaves_one(len(dataset))
+        drop_last = self._leaves_one(len(self.samples["train"].paths))
         return SeededLoader(dataset, self.batch_size, seed=self._seed, drop_last=drop_last, **share, **self._workers())
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,6 +136,10 @@ class ImageData(L.LightningDataModule):
         return self._loader(self._dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
+        size = ResizeTo(self.image_size, self.resize)
+        return self._loader(ImageDataset(self._predict_paths(), None, channels=self.channels, size=size))
+
+    def _predict_paths(self) -> list[Path]:
         if self.predict_root is None:
             paths = self._split("test").paths
         elif self.predict_root.is_file():
@@ -142,9 +150,7 @@ class ImageData(L.LightningDataModule):
                 raise ValueError(f"Expected images to predict in {self.predict_root}, but there are none")
         if self.on_error == "skip":
             paths = [paths[i] for i in self._readable(paths, "predict")]
-        return self._loader(
-            ImageDataset(paths, None, channels=self.channels, size=ResizeTo(self.image_size, self.resize))
-        )
+        return paths
 
     def _split(self, split: Split) -> Samples:
         if split not in self.samples:
@@ -154,8 +160,10 @@ class ImageData(L.LightningDataModule):
             )
         return self.samples[split]
 
-    def _dataset(self, split: Split, random: bool = False) -> ImageDataset:
+    def _dataset(self, split: Split, random: bool = False) -> Dataset[Any]:
         samples = self._split(split)
+        if not isinstance(samples.targets, Tensor):
+            raise TypeError(f"Expected the {split} targets to be numbers, but they are files")
         return ImageDataset(
             samples.paths,
             samples.targets,
@@ -164,7 +172,7 @@ class ImageData(L.LightningDataModule):
             augment=self.augmentation if random else None,
         )
 
-    def _loader(self, dataset: ImageDataset) -> DataLoader[Any]:
+    def _loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         return DataLoader(dataset, batch_size=self.batch_size, **self._workers())
 
     def _workers(self) -> dict[str, Any]:
@@ -179,15 +187,19 @@ class ImageData(L.LightningDataModule):
         share = -(-size // (self.trainer.world_size if self.trainer else 1))
         return share > self.batch_size > 1 and share % self.batch_size == 1
 
-    def _readable(self, paths: list[Path], split: str) -> list[int]:
-        errors = verify_images(paths, self.num_workers)
+    def _readable(self, paths: list[Path], split: Split | Literal["predict"]) -> list[int]:
+        errors = self._errors(paths, split)
         if errors:
-            listed = "\n".join(f"  {error.path}: {error.reason}" for error in errors)
+            listed = "\n".join(f"  {error.path}: {error.reason}" for error in errors.values())
             warnings.warn(f"{len(errors)} of {len(paths)} {split} images are left out:\n{listed}", stacklevel=2)
         if len(errors) == len(paths):
             raise ValueError(f"Expected {split} images that can be read, but none of {len(paths)} can")
-        bad = {error.path for error in errors}
-        return [i for i, path in enumerate(paths) if path not in bad]
+        return [i for i in range(len(paths)) if i not in errors]
+
+    def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
+        """Reads all files of a split, or those to `predict`, and returns what is wrong by index."""
+        bad = {error.path: error for error in verify_images(paths, self.num_workers)}
+        return {i: bad[path] for i, path in enumerate(paths) if path in bad}
 
 
 def require_folder(root: Path, what: str) -> None:

@@ -71,14 +71,14 @@ class ImageFolderData(ImageData):
         found = {split: _samples(folder, class_names) for split, folder in (folders | {"train": train}).items()}
         if len(class_names) < 2:
             raise ValueError(f"Expected a folder for each of two classes or more in {train}, but got {class_names}")
-        if empty := sorted(set(range(len(class_names))) - set(found["train"].targets.tolist())):
+        if empty := sorted(set(range(len(class_names))) - set(found["train"].tolist())):
             names = ", ".join(class_names[i] for i in empty)
             raise ValueError(f"Expected training images of every class in {train}, but there are none of {names}")
         fractions = [
             0.0 if split in folders else f
             for split, f in zip(("valid", "test"), (valid_fraction, test_fraction), strict=True)
         ]
-        rest, *parts = stratified_split(found["train"].targets.tolist(), fractions, seed)
+        rest, *parts = stratified_split(found["train"].tolist(), fractions, seed)
         samples: dict[Split, Samples] = {"train": found["train"][rest]}
         splits: tuple[Split, Split] = ("valid", "test")
         for split, part in zip(splits, parts, strict=True):

@@ -1,6 +1,5 @@
 """Images listed in a csv file."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 
 from .image_data import ImageData, Resize, Samples, Split
 from .split import stratified_split
-
-Rows = list[dict[str, str]]
+from .table import Rows, line_of, paths_of, read_table, split_column
 
 
 class ImageTableData(ImageData):
@@ -89,8 +87,8 @@ class ImageTableData(ImageData):
         numbers = [*(probabilities or values or ())]
         by = [*(stratify or ([label] if label else []))]
         used = [path, *([label] if label else []), *(labels or []), *numbers, *([split] if split else []), *by]
-        rows = _read(table, delimiter, used)
-        paths = _paths(rows, table.parent if root is None else Path(root), path, table)
+        rows = read_table(table, delimiter, used)
+        paths = paths_of(rows, table.parent if root is None else Path(root), path, table)
 
         if label is not None:
             class_names, targets = _classes(rows, label, table)
@@ -106,7 +104,7 @@ class ImageTableData(ImageData):
             keys = [tuple(row[column] for column in by) for row in rows]
             parts = stratified_split(keys, [valid_fraction, test_fraction], seed)
         else:
-            parts = _split_column(rows, split, table)
+            parts = split_column(rows, split, table)
         names: tuple[Split, ...] = ("train", "valid", "test")
         samples = {name: everything[part] for name, part in zip(names, parts, strict=True) if part}
         if "train" not in samples:
@@ -128,48 +126,10 @@ class ImageTableData(ImageData):
         )
 
 
-def _read(table: Path, delimiter: str, columns: list[str]) -> Rows:
-    if not table.is_file():
-        raise FileNotFoundError(f"Expected `table` to be a csv file, but there is none at {table}")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            header = [*(reader.fieldnames or [])]
-            rows = [*reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"Expected {table} to be csv in UTF-8, but: {error}") from error
-    if missing := [column for column in dict.fromkeys(columns) if column not in header]:
-        raise ValueError(f"Expected {table} to have the columns {', '.join(missing)}, but it has {', '.join(header)}")
-    if len(set(header)) < len(header):
-        raise ValueError(f"Expected {table} to name each column once, but it has {', '.join(header)}")
-    if not rows:
-        raise ValueError(f"Expected {table} to have rows, but it has none below its header")
-    for i, row in enumerate(rows):
-        if None in row or None in row.values():
-            raise ValueError(f"Expected {len(header)} cells, one a column, but got another number ({_line(table, i)})")
-    return rows
-
-
-def _line(table: Path, index: int) -> str:
-    return f"{table}, line {index + 2}"
-
-
-def _paths(rows: Rows, root: Path, column: str, table: Path) -> list[Path]:
-    paths = [root / row[column] for row in rows]
-    missing = [i for i, path in enumerate(paths) if not path.is_file()]
-    if missing:
-        first = missing[0]
-        raise FileNotFoundError(
-            f"Expected every image of {table} to be there, but {len(missing)} of {len(rows)} are missing, the first "
-            f"{paths[first]} ({_line(table, first)})"
-        )
-    return paths
-
-
 def _classes(rows: Rows, column: str, table: Path) -> tuple[list[str], Tensor]:
     for i, row in enumerate(rows):
         if not row[column]:
-            raise ValueError(f"Expected a class in the column {column}, but it is empty ({_line(table, i)})")
+            raise ValueError(f"Expected a class in the column {column}, but it is empty ({line_of(table, i)})")
     class_names = sorted({row[column] for row in rows})
     if len(class_names) < 2:
         raise ValueError(f"Expected two classes or more in the column {column} of {table}, but got {class_names}")
@@ -181,7 +141,7 @@ def _multilabel(rows: Rows, columns: list[str], separator: str, table: Path) -> 
         targets = _numbers(rows, columns, table)
         bad = ((targets != 0) & (targets != 1)).any(dim=1).nonzero().flatten().tolist()
         if bad:
-            raise ValueError(f"Expected 0 or 1 in the columns {', '.join(columns)} ({_line(table, bad[0])})")
+            raise ValueError(f"Expected 0 or 1 in the columns {', '.join(columns)} ({line_of(table, bad[0])})")
         return columns, targets
     named = [{name for name in row[columns[0]].split(separator) if name} for row in rows]
     class_names = sorted(set().union(*named))
@@ -197,7 +157,7 @@ def _numbers(rows: Rows, columns: list[str], table: Path) -> Tensor:
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise ValueError(f"Expected a number in the column {column}, but got {row[column]!r} ({_line(table, i)})")
+            raise ValueError(f"Expected a number in the column {column}, but got {row[column]!r} ({line_of(table, i)})")
         return value
 
     return torch.tensor([[number(i, row, column) for column in columns] for i, row in enumerate(rows)])
@@ -208,24 +168,14 @@ def _check_probabilities(targets: Tensor, table: Path) -> None:
     if bad:
         raise ValueError(
             f"Expected probabilities of at least 0 that sum to 1, but got {targets[bad[0]].tolist()} "
-            f"({_line(table, bad[0])})"
+            f"({line_of(table, bad[0])})"
         )
 
 
-def _split_column(rows: Rows, column: str, table: Path) -> list[list[int]]:
-    kinds = {"train": 0, "valid": 1, "val": 1, "test": 2}
-    parts: list[list[int]] = [[], [], []]
-    for i, row in enumerate(rows):
-        if row[column] not in kinds:
-            raise ValueError(f"Expected train, valid or test in {column}, but got {row[column]!r} ({_line(table, i)})")
-        parts[kinds[row[column]]].append(i)
-    return parts
-
-
 def _check_seen(samples: dict[Split, Samples], class_names: list[str], table: Path) -> None:
-    seen = set(samples["train"].targets.tolist())
+    seen = set(samples["train"].tolist())
     for name, part in samples.items():
-        if unseen := sorted({class_names[i] for i in set(part.targets.tolist()) - seen}):
+        if unseen := sorted({class_names[i] for i in set(part.tolist()) - seen}):
             raise ValueError(
                 f"Expected the {name} classes of {table} among those of training, which has no {', '.join(unseen)}"
             )

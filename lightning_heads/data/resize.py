@@ -4,24 +4,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 
 class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Brings uint8 images to one size.
+    """Brings uint8 images to one size, and masks with them, which are sampled at the nearest pixel.
 
     Args:
         size: Height and width, in pixels.
         method: `crop` keeps proportions and cuts the longer side, at random while training; `squish` does not keep
-            proportions; `pad` keeps them and fills with black.
+            proportions; `pad` keeps them and fills with black; `none` keeps the scale too, cuts like `crop` and fills
+            what is smaller.
         random: Whether a crop is at a random place instead of the centre.
+        whole: Whether to bring images to that scale alone, so that nothing is cut or filled and sizes differ.
     """
 
-    def __init__(self, size: Sequence[int], method: str = "crop", random: bool = False) -> None:
+    def __init__(self, size: Sequence[int], method: str = "crop", random: bool = False, *, whole: bool = False) -> None:
         super().__init__()
-        if method not in ("crop", "squish", "pad"):
-            raise ValueError(f"Expected `resize` to be crop, squish or pad, but got {method!r}")
-        self.size, self.method, self.random = (size[0], size[1]), method, random
+        if method not in ("crop", "squish", "pad", "none"):
+            raise ValueError(f"Expected `resize` to be none, crop, squish or pad, but got {method!r}")
+        self.size, self.method, self.random, self.whole = (size[0], size[1]), method, random, whole
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the place of the crop as fractions of what is left over."""
@@ -30,18 +34,33 @@ class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resizes an image or a mask."""
         height, width = self.size
+        h, w = self._scaled(*inpt.shape[-2:])
+        out = self._resize(inpt, h, w)
+        if self.whole:
+            return out
+        if h < height or w < width:
+            left, top = max(width - w, 0) // 2, max(height - h, 0) // 2
+            right, bottom = max(width - w, 0) - left, max(height - h, 0) - top
+            out = self._call_kernel(v2.functional.pad, out, [left, top, right, bottom])
+        top, left = (
+            round(place * (have - want))
+            for place, have, want in zip(params["place"], out.shape[-2:], self.size, strict=True)
+        )
+        return self._call_kernel(v2.functional.crop, out, top, left, height, width)
+
+    def _scaled(self, h: int, w: int) -> tuple[int, int]:
+        height, width = self.size
         if self.method == "squish":
-            return self._call_kernel(v2.functional.resize, inpt, [height, width], antialias=True)
-        h, w = inpt.shape[-2:]
+            return height, width
+        if self.method == "none":
+            return h, w
         choose = max if self.method == "crop" else min
         scale = choose(height / h, width / w)
-        h, w = max(round(h * scale), 1), max(round(w * scale), 1)
-        out = self._call_kernel(v2.functional.resize, inpt, [h, w], antialias=True)
-        if self.method == "crop":
-            top, left = (
-                round(place * (have - want))
-                for place, have, want in zip(params["place"], (h, w), self.size, strict=True)
-            )
-            return self._call_kernel(v2.functional.crop, out, top, left, height, width)
-        left, top = (width - w) // 2, (height - h) // 2
-        return self._call_kernel(v2.functional.pad, out, [left, top, width - w - left, height - h - top])
+        return max(round(h * scale), 1), max(round(w * scale), 1)
+
+    def _resize(self, inpt: Any, h: int, w: int) -> Any:
+        if not isinstance(inpt, tv_tensors.Mask):
+            return self._call_kernel(v2.functional.resize, inpt, [h, w], antialias=True)
+        # torchvision's own choice for masks takes the corner of each block, half a pixel off the image
+        nearest = v2.InterpolationMode.NEAREST_EXACT
+        return tv_tensors.wrap(v2.functional.resize(inpt.as_subclass(Tensor), [h, w], nearest), like=inpt)

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torchvision import tv_tensors
 
 from lightning_heads.data.resize import ResizeTo
 
 
-@pytest.mark.parametrize("method", ["crop", "squish", "pad"])
+@pytest.mark.parametrize("method", ["crop", "squish", "pad", "none"])
 @pytest.mark.parametrize("shape", [(50, 90), (90, 50), (7, 500), (24, 24)])
 def test_resize_gives_the_size(method: str, shape: tuple[int, int]) -> None:
     x = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
@@ -19,6 +20,31 @@ def test_centre_crop_equals_torchvisions() -> None:
     reference = v2.Compose([v2.Resize(30, antialias=True), v2.CenterCrop(30)])
     difference = ResizeTo((30, 30))(x).int() - reference(x).int()
     assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("method", ["crop", "squish", "pad", "none"])
+def test_masks_lie_on_their_images(method: str) -> None:
+    ramp = torch.arange(240, dtype=torch.uint8).expand(1, 240, 240)
+    image, mask = ResizeTo((40, 40), method, random=True)(tv_tensors.Image(ramp), tv_tensors.Mask(ramp))
+    assert isinstance(mask, tv_tensors.Mask)
+    assert (image.int() - mask.int())[..., 2:-2].abs().max() <= 1
+    assert len(mask.unique()) == 40
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [("crop", (24, 48)), ("squish", (24, 32)), ("pad", (16, 32)), ("none", (40, 80))]
+)
+def test_whole_images_are_brought_to_the_scale_alone(method: str, expected: tuple[int, int]) -> None:
+    x = torch.randint(0, 255, (3, 40, 80), dtype=torch.uint8)
+    assert ResizeTo((24, 32), method, whole=True)(x).shape == (3, *expected)
+
+
+def test_unscaled_crops_equal_torchvisions() -> None:
+    from torchvision.transforms import v2
+
+    for shape in ((60, 90), (20, 90), (20, 10)):
+        x = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
+        assert (ResizeTo((30, 40), "none")(x) == v2.CenterCrop((30, 40))(x)).all()
 
 
 def test_unknown_resize_is_refused() -> None:

@@ -1,0 +1,197 @@
+"""Image-to-image training data made from photographs."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .augment import AugTransforms
+from .dataset import ImageDataset
+from .degrade import Degradation
+from .image_data import ImageData, Resize, Samples, Split, no_images, require_folder
+from .pair_dataset import ImagePairDataset
+from .read import ImageReadError, find_images
+from .resize import ResizeTo
+from .split import stratified_split
+
+_SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+_CHANNEL_NAMES = {1: ["grey"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
+
+
+class RestorationData(ImageData):
+    """Bad images with the good ones to make of them: made from any folder of photographs, or two parallel folders.
+
+    The photographs lie in `root`, however deep; those below `root/train`, `root/valid` and `root/test` are split as
+    they lie, else shares are set aside, seeded. Each is cropped and augmented, and is the target; the input is what
+    `degradation` makes of it: at random in training, and for a validation or test image always the same.
+
+    >>> data = RestorationData("photos", degradation=Downscale(4))  # doctest: +SKIP
+
+    Args:
+        root: The folder.
+        degradation: Makes an input of a target, float `(c, h, w)` in 0..1, keeping height and width: `Downscale`,
+            `Crappify`, `Grey`, `Noise`, or a module of one's own, which draws from torch's generator. With
+            `torch.nn.Identity` input and target are the same, as to learn a style.
+        targets: In place of a degradation, a folder with a target for each image in `root`, of the same path within
+            the folder but for the suffix, and of the same size.
+        valid_fraction: Share of the images for validation, where there is no folder for it.
+        test_fraction: Share of the images for testing, likewise.
+        seed: Seed of that split, and of what the degradation of validation and test images draws.
+        whole: Whether validation and test images are whole, in a batch each, as those to predict always are.
+        predict_root: A folder of bad images, searched recursively, or one, to restore; for super-resolution they are
+            enlarged first, for colourisation their luminance is taken. By default the inputs of the test.
+        image_size: See `ImageData`.
+        batch_size: See `ImageData`.
+        num_workers: See `ImageData`.
+        resize: How images are brought to `image_size`; see `ResizeTo`. By default crops of the photographs as they are.
+        augmentation: Changes a training image before it is degraded; of parallel folders, input and target alike, as
+            torchvision's transforms change several images. By default a horizontal flip, which blurs nothing.
+        augment: See `ImageData`.
+        channels: Channels of the photographs; see `ImageData`.
+        on_error: See `ImageData`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or an image has no target.
+        ValueError: If there are no images, or not either `degradation` or `targets`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        degradation: nn.Module | None = None,
+        targets: str | Path | None = None,
+        valid_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        seed: int = 42,
+        whole: bool = False,
+        predict_root: str | Path | None = None,
+        image_size: int | tuple[int, int] = 128,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        resize: Resize = "none",
+        augmentation: nn.Module | None = None,
+        augment: bool = True,
+        channels: int = 3,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        if (degradation is None) == (targets is None):
+            raise ValueError(
+                "Expected either `degradation` or `targets`; with torch.nn.Identity() inputs are the targets themselves"
+            )
+        if channels not in _CHANNEL_NAMES:
+            raise ValueError(f"Expected `channels` to be 1, 3 or 4, but got {channels}")
+        paths = _split_paths(Path(root), (valid_fraction, test_fraction), seed)
+        good = paths if targets is None else _matched(paths, Path(root), Path(targets))
+        super().__init__(
+            {split: Samples(paths[split], good[split]) for split in paths},
+            _CHANNEL_NAMES[channels],
+            predict_root=predict_root,
+            image_size=image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            resize=resize,
+            augmentation=augmentation or AugTransforms(max_rotate=0, max_zoom=1, max_lighting=0, max_warp=0),
+            augment=augment,
+            channels=channels,
+            on_error=on_error,
+        )
+        self.degradation, self.seed, self.whole = degradation, seed, whole
+
+    @property
+    def num_outputs(self) -> int:
+        """Channels of a target."""
+        return self.channels
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an input."""
+        if self.degradation is None:
+            return self.channels
+        with torch.random.fork_rng(devices=[]):
+            return len(self.degradation(torch.zeros(self.channels, *self.image_size)))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        if self.predict_root is None:
+            self.setup("test")
+            return self._loader(self._dataset("test", whole=True))
+        prepare = self.degradation.prepare if isinstance(self.degradation, Degradation) else None
+        size = ResizeTo(self.image_size, "none", whole=True)
+        return self._loader(
+            ImageDataset(self._predict_paths(), None, channels=self.channels, size=size, augment=prepare)
+        )
+
+    def _dataset(self, split: Split, random: bool = False, whole: bool | None = None) -> ImagePairDataset:
+        samples = self._split(split)
+        targets = None if self.degradation is not None else cast(list[Path], samples.targets)
+        whole = not random and (self.whole if whole is None else whole)
+        return ImagePairDataset(
+            samples.paths,
+            targets,
+            channels=self.channels,
+            size=ResizeTo(self.image_size, self.resize, random=random, whole=whole),
+            augment=self.augmentation if random else None,
+            degradation=self.degradation,
+            seed=None if random else self.seed,
+        )
+
+    def _loader(self, dataset: Any) -> DataLoader[Any]:
+        # whole images differ in size
+        return DataLoader(dataset, batch_size=1 if dataset.size.whole else self.batch_size, **self._workers())
+
+    def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
+        if self.degradation is not None or split == "predict":
+            return super()._errors(paths, split)
+        dataset = self._dataset(split)
+
+        def check(index: int) -> ImageReadError | None:
+            try:
+                dataset.read(index)
+            except ImageReadError as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(max(self.num_workers, 1)) as pool:
+            return {i: error for i, error in enumerate(pool.map(check, range(len(paths)))) if error is not None}
+
+
+def _split_paths(root: Path, fractions: tuple[float, float], seed: int) -> dict[Split, list[Path]]:
+    """Finds the images of each split, by folders named so or by fractions of those that are not set apart."""
+    require_folder(root, "root")
+    folders = {
+        split: root / name for split, names in _SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
+    }
+    if folders and "train" not in folders:
+        raise ValueError(f"Expected {root} to hold train beside {', '.join(f.name for f in folders.values())}")
+    folders.setdefault("train", root)
+    found = {split: find_images(folder) for split, folder in folders.items()}
+    for split, paths in found.items():
+        if not paths:
+            raise no_images(folders[split])
+    train = found["train"]
+    shares = [0.0 if "valid" in found else fractions[0], 0.0 if "test" in found else fractions[1]]
+    parts = stratified_split([0] * len(train), shares, seed)
+    splits: tuple[Split, ...] = ("train", "valid", "test")
+    return found | {split: [train[i] for i in part] for split, part in zip(splits, parts, strict=True) if part}
+
+
+def _matched(paths: dict[Split, list[Path]], root: Path, targets: Path) -> dict[Split, list[Path]]:
+    """Finds the target of each image by its path within the folder, without the suffix."""
+    require_folder(targets, "targets")
+    by_stem: dict[Path, Path] = {}
+    for target in find_images(targets):
+        stem = target.relative_to(targets).with_suffix("")
+        if stem in by_stem:
+            raise ValueError(f"Expected one target {stem} in {targets}, but got {by_stem[stem].name} and {target.name}")
+        by_stem[stem] = target
+    matched: dict[Split, list[Path]] = {}
+    for split, inputs in paths.items():
+        stems = [path.relative_to(root).with_suffix("") for path in inputs]
+        for path, stem in zip(inputs, stems, strict=True):
+            if stem not in by_stem:
+                raise FileNotFoundError(f"Expected a target for {path}, but {targets} holds no {stem} with a suffix")
+        matched[split] = [by_stem[stem] for stem in stems]
+    return matched

@@ -20,6 +20,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 from ..models import ImageModel
 from ..params import Splitter
 from .base import TransferModule
+from .classes import check_classes, names_from_data
 
 # jsonargparse tries the members of a union in order: a number must come before a sequence
 LR = float | list[float | None] | tuple[float | None, ...]
@@ -78,7 +79,7 @@ class ImageClassifier(TransferModule):
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        _check_classes(num_classes, multilabel, class_weights, class_names)
+        check_classes(num_classes, multilabel, class_weights, class_names)
         model = ImageModel(
             encoder,
             num_classes,
@@ -107,18 +108,8 @@ class ImageClassifier(TransferModule):
 
     def setup(self, stage: str) -> None:
         """Compares the classes with the data's, and takes their names from it where none were given."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
-        if names is None or stage == "predict":
-            return
-        if len(names) != len(self.class_names):
-            raise ValueError(
-                f"Expected data with {len(self.class_names)} classes, as the model has, but got {len(names)}"
-            )
-        if self.hparams.get("class_names") is None:
-            self.class_names = [*names]
-            self.hparams["class_names"] = self.class_names
-        elif [*names] != self.class_names:
-            raise ValueError(f"Expected data with the model's classes {self.class_names}, but got {[*names]}")
+        if stage != "predict":
+            self.class_names = names_from_data(self, self.class_names)
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Turns logits `(b, num_classes)` into probabilities."""
@@ -225,16 +216,6 @@ class _SmoothedBCE(nn.BCEWithLogitsLoss):
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         smooth = target.to(outputs.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return super().forward(outputs, smooth)
-
-
-def _check_classes(
-    num_classes: int, multilabel: bool, weights: Sequence[float] | None, names: Sequence[str] | None
-) -> None:
-    if num_classes < (1 if multilabel else 2):
-        raise ValueError(f"Expected `num_classes` to be at least {1 if multilabel else 2}, but got {num_classes}")
-    for argument, value in (("class_weights", weights), ("class_names", names)):
-        if value is not None and len(value) != num_classes:
-            raise ValueError(f"Expected `{argument}` to have {num_classes} entries, one a class, but got {len(value)}")
 
 
 def _multiclass_metrics(n: int) -> dict[str, Metric]:

@@ -1,0 +1,40 @@
+"""What tasks with classes share: counts and names that have to agree."""
+
+from collections.abc import Sequence
+
+import lightning as L
+
+
+def check_classes(
+    num_classes: int, multilabel: bool, weights: Sequence[float] | None, names: Sequence[str] | None
+) -> None:
+    """Raises ValueError unless the number of classes, their weights and their names agree."""
+    if num_classes < (1 if multilabel else 2):
+        raise ValueError(f"Expected `num_classes` to be at least {1 if multilabel else 2}, but got {num_classes}")
+    for argument, value in (("class_weights", weights), ("class_names", names)):
+        if value is not None and len(value) != num_classes:
+            raise ValueError(f"Expected `{argument}` to have {num_classes} entries, one a class, but got {len(value)}")
+
+
+def names_from_data(task: L.LightningModule, class_names: list[str]) -> list[str]:
+    """Compares a task's classes with those of the data that it is run on, and returns their names.
+
+    Where the task was given none, they are the data's, and become a hyperparameter.
+
+    Args:
+        task: A task that is attached to a trainer, with `class_names` among its hyperparameters.
+        class_names: Names of the task's classes so far.
+
+    Raises:
+        ValueError: If the data has other classes, or more, or fewer.
+    """
+    names = getattr(getattr(task.trainer, "datamodule", None), "class_names", None)
+    if names is None:
+        return class_names
+    if len(names) != len(class_names):
+        raise ValueError(f"Expected data with {len(class_names)} classes, as the model has, but got {len(names)}")
+    if task.hparams.get("class_names") is None:
+        task.hparams["class_names"] = [*names]
+    elif [*names] != class_names:
+        raise ValueError(f"Expected data with the model's classes {class_names}, but got {[*names]}")
+    return [*names]

@@ -1,0 +1,192 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from ..losses import segmentation_loss
+from ..losses.segmentation import LossName
+from ..models.unet import DynamicUnet
+from ..params import Splitter
+from .base import Stage, TransferModule
+from .class_score import ClassScore
+from .classes import check_classes, names_from_data
+from .image import LR
+from .tiling import check_tiles, predict_tiles
+
+
+class ImageSegmenter(TransferModule):
+    """Segments images: a pretrained encoder with a U-Net's decoder.
+
+    Targets are class indices `(b, h, w)`; with `multilabel`, `(b, num_classes, h, w)` of 0 and 1. One class makes a
+    binary task, which is multi-label with targets `(b, h, w)` or `(b, 1, h, w)`. Predictions are probabilities
+    `(b, num_classes, h, w)`. It logs IoU, Dice and accuracy for evaluation, each for all classes and for every class
+    (`val_iou`, `val_iou_<class>`); see `ClassScore`.
+
+    Args:
+        encoder: An architecture's name; see `Encoder`.
+        num_classes: Number of classes.
+        multilabel: Whether a pixel has any number of the classes.
+        loss: Name of the loss, or the weight of each of several in a sum; see `segmentation_loss`.
+        ignore_index: Value of the target that counts neither in the loss nor in the scores.
+        class_weights: Weight of each class in the loss.
+        label_smoothing: Share of each target that the cross entropy spreads over all classes (Szegedy 2016).
+        class_names: Names of the classes, kept in the checkpoint; by default those of the data module in `fit`.
+        pretrained: Whether the encoder gets its pretrained weights.
+        weights: A local file with them; see `Encoder`.
+        lr: See `TransferModule`.
+        optimizer: See `TransferModule`.
+        lr_scheduler: See `TransferModule`.
+        splitter: See `TransferModule`.
+        in_channels: Channels of the images.
+        image_size: Size that a backbone of fixed size is built for.
+        drop_path_rate: Stochastic depth of a timm backbone.
+        tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
+            are predicted whole, or in tiles of the one size that an encoder takes.
+        tile_overlap: Least share of a tile's side that its neighbour covers too.
+
+    Raises:
+        ValueError: If arguments disagree, or the encoder cannot be built.
+    """
+
+    model: DynamicUnet
+
+    def __init__(
+        self,
+        encoder: str,
+        num_classes: int,
+        *,
+        multilabel: bool = False,
+        loss: LossName | dict[str, float] = "cross_entropy",
+        ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        class_names: Sequence[str] | None = None,
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        lr: LR = 1e-3,
+        optimizer: Callable[[Any], Optimizer] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        splitter: Splitter | None = None,
+        in_channels: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        drop_path_rate: float = 0.0,
+        tile_size: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.25,
+    ) -> None:
+        multilabel = multilabel or num_classes == 1
+        check_classes(num_classes, multilabel, class_weights, class_names)
+        criterion = segmentation_loss(
+            loss,
+            multilabel=multilabel,
+            ignore_index=ignore_index,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
+        )
+        model = DynamicUnet(
+            encoder,
+            num_classes,
+            pretrained=pretrained,
+            weights=weights,
+            in_channels=in_channels,
+            image_size=image_size,
+            drop_path_rate=drop_path_rate,
+        )
+        metrics: dict[str, Metric] = {
+            "iou": ClassScore("iou", num_classes, multilabel=multilabel, ignore_index=ignore_index),
+            "dice": ClassScore("dice", num_classes, multilabel=multilabel, ignore_index=ignore_index),
+            "accuracy": ClassScore("accuracy", num_classes, multilabel=multilabel, ignore_index=ignore_index),
+        }
+        super().__init__(
+            model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter
+        )
+        self.num_classes = num_classes
+        self.multilabel = multilabel
+        self.ignore_index = ignore_index
+        self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
+        self.tile_size = _tile_size(model, tile_size)
+        self.tile_overlap = tile_overlap
+        check_tiles(self.tile_size or (1, 1), tile_overlap)
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
+
+    def setup(self, stage: str) -> None:
+        """Compares the classes with the data's, and takes their names from it where none were given."""
+        if stage != "predict":
+            self.class_names = names_from_data(self, self.class_names)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.class_scores("val"), sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.class_scores("test"), sync_dist=True)
+
+    def class_scores(self, stage: Stage) -> dict[str, Tensor]:
+        """Returns each score of each class, by the name it is logged under, at the end of an evaluation.
+
+        A class that occurred in neither predictions nor targets has NaN.
+        """
+        metrics = self.val_metrics if stage == "val" else self.test_metrics
+        return {
+            f"{name}_{class_name}": value
+            for name, metric in metrics.items(keep_base=False, copy_state=False)
+            if isinstance(metric, ClassScore)
+            for class_name, value in zip(self.class_names, metric.per_class(), strict=True)
+        }
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        if self.tile_size is None:
+            return super().predict_step(images, batch_idx)
+        tile = self.tile_size
+        if not self.model.encoder.meta.fixed_size:
+            tile = min(tile[0], images.shape[-2]), min(tile[1], images.shape[-1])
+        return predict_tiles(lambda tiles: self.activation(self(tiles)), images, tile, self.tile_overlap)
+
+    def activation(self, outputs: Tensor) -> Tensor:
+        """Turns logits `(b, num_classes, h, w)` into probabilities."""
+        return outputs.sigmoid() if self.multilabel else outputs.softmax(dim=1)
+
+    def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuses targets of another shape or kind than the task's, and values that are no class."""
+        shape = outputs.shape if self.multilabel else (len(outputs), *outputs.shape[2:])
+        if target.shape != shape and not (self.num_classes == 1 and target.shape == outputs[:, 0].shape):
+            kind = "`multilabel` masks" if self.multilabel else "masks of class indices"
+            raise ValueError(f"Expected {kind} of {tuple(shape)}, but got {tuple(target.shape)}")
+        if not self.multilabel and target.is_floating_point():
+            raise ValueError(f"Expected masks of class indices, which are integers, but got {target.dtype}")
+        highest = 1 if self.multilabel else self.num_classes - 1
+        values = target if self.ignore_index is None else target[target != self.ignore_index]
+        wrong = torch.unique(values[(values < 0) | (values > highest)]).tolist()
+        if wrong:
+            ignored = "" if self.ignore_index is None else f" or {self.ignore_index} (`ignore_index`)"
+            listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+            raise ValueError(f"Expected masks with values from 0 to {highest}{ignored}, but got {listed}")
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Turns targets into integers, with a channel where they are several labels."""
+        if not self.multilabel:
+            return target.long()
+        target = target[:, None] if target.ndim == 3 else target
+        labels = (target > 0.5).long()
+        return labels if self.ignore_index is None else labels.where(target != self.ignore_index, self.ignore_index)
+
+
+def _tile_size(model: DynamicUnet, given: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Returns the height and width of tiles, for an encoder of one size that size.
+
+    Raises:
+        ValueError: If another was given.
+    """
+    tile = (given, given) if isinstance(given, int) else given
+    meta = model.encoder.meta
+    if not meta.fixed_size:
+        return None if tile is None else (tile[0], tile[1])
+    if tile is not None and tuple(tile) != meta.input_size:
+        raise ValueError(f"Expected `tile_size` to be {meta.input_size}, the one size of {meta.name}, but got {given}")
+    return meta.input_size

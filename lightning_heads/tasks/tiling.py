@@ -1,0 +1,84 @@
+"""Predictions of large images in overlapping tiles."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def predict_tiles(
+    function: Callable[[Tensor], Tensor], images: Tensor, tile: int | tuple[int, int], overlap: float = 0.25
+) -> Tensor:
+    """Maps images `(b, c, h, w)` to `(b, k, h, w)` tile by tile, and blends the tiles so that no seams show.
+
+    Each tile is weighted by a window that falls off smoothly towards its edges; see `tile_weights`. Images smaller than
+    a tile are continued by reflection on all sides. One tile of every image is in the function at a time.
+
+    Args:
+        function: Maps tiles `(b, c, *tile)` to `(b, k, *tile)`.
+        images: The images.
+        tile: Height and width of a tile, in pixels.
+        overlap: Least share of a tile's side that its neighbour covers too; with 0 seams show.
+
+    Raises:
+        ValueError: If `tile` or `overlap` are out of range, or a result is of another size than its tile.
+
+    >>> images = torch.rand(1, 3, 100, 70)
+    >>> torch.allclose(predict_tiles(torch.sqrt, images, 64), images.sqrt())
+    True
+    """
+    tile = (tile, tile) if isinstance(tile, int) else (tile[0], tile[1])
+    check_tiles(tile, overlap)
+    height, width = images.shape[-2:]
+    rows, columns = (_reflected(*sizes, images.device) for sizes in zip((height, width), tile, strict=True))
+    images = images[:, :, rows][..., columns]
+    result = blended = images.new_zeros(0)
+    for top, row_weights in tile_weights(len(rows), tile[0], overlap):
+        for left, column_weights in tile_weights(len(columns), tile[1], overlap):
+            place = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
+            result = function(images[place])
+            if result.ndim != 4 or tuple(result.shape[-2:]) != tile:
+                raise ValueError(f"Expected predictions (b, k, {tile[0]}, {tile[1]}), but got {tuple(result.shape)}")
+            if not blended.numel():
+                # half precision would lose what many tiles add up to
+                dtype = torch.promote_types(result.dtype, torch.float32)
+                blended = result.new_zeros((*result.shape[:2], *images.shape[-2:]), dtype=dtype)
+            blended[place] += (row_weights[:, None] * column_weights).to(blended) * result
+    top, left = (len(rows) - height) // 2, (len(columns) - width) // 2
+    return blended[..., top : top + height, left : left + width].to(result.dtype)
+
+
+def tile_weights(size: int, tile: int, overlap: float) -> list[tuple[int, Tensor]]:
+    """Returns where along one side each tile begins, and the weight of each of its pixels, `(tile,)`.
+
+    Tiles lie evenly, as few as overlap enough. Weights are a raised cosine over the tile, divided so that those of all
+    tiles add up to 1 at every pixel.
+
+    >>> [start for start, _ in tile_weights(100, 64, overlap=0.25)]
+    [0, 36]
+    """
+    step = tile - min(round(tile * overlap), tile - 1)
+    count = 1 + math.ceil((size - tile) / step)
+    starts = [round(i * (size - tile) / max(count - 1, 1)) for i in range(count)]
+    window = (math.pi * (torch.arange(tile, dtype=torch.float64) + 0.5) / tile).sin().square()
+    total = torch.zeros(size, dtype=torch.float64)
+    for start in starts:
+        total[start : start + tile] += window
+    return [(start, window / total[start : start + tile]) for start in starts]
+
+
+def check_tiles(tile: tuple[int, int], overlap: float) -> None:
+    """Raises ValueError unless tiles of that height, width and overlap can cover an image."""
+    if min(tile) < 1:
+        raise ValueError(f"Expected tiles to be at least 1 pixel high and wide, but got {tile}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"Expected an overlap of tiles in [0, 1), but got {overlap}")
+
+
+def _reflected(size: int, least: int, device: torch.device) -> Tensor:
+    """Returns indices that continue `size` pixels by reflection on both sides, back and forth, to `least` at least."""
+    length = max(size, least)
+    indices = torch.arange(length, device=device) - (length - size) // 2
+    period = max(2 * (size - 1), 1)
+    return (indices % period).minimum(-indices % period)

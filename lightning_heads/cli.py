@@ -13,7 +13,12 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from .freezing import NormPolicy
 
 # What the data knows, by attribute, and the model's arguments that take it.
-_FROM_DATA = {"num_classes": "num_classes", "num_outputs": "num_classes", "class_names": "class_names"}
+_FROM_DATA = {
+    "num_classes": "num_classes",
+    "num_outputs": "num_classes",
+    "class_names": "class_names",
+    "in_channels": "in_channels",
+}
 
 
 class _Trainer(Trainer):
@@ -74,7 +79,8 @@ def main(args: Sequence[str] | None = None) -> Any:
     """Runs `fit`, `validate`, `test`, `predict` or `lr-find` with what a yaml says, and returns the `LightningCLI`.
 
     Classes go by their short names (`ImageClassifier`, `OneCycle`). What the data knows, the number and names of its
-    classes, reaches the model by itself. Predictions are written to a csv file beside the logs.
+    classes and the channels of its images, reaches the model by itself. Predictions are written beside the logs: to a
+    csv file, or, of a segmentation or a restoration, to png files.
 
     Raises:
         ValueError: If a yaml says something else of the classes than the data.
@@ -83,13 +89,16 @@ def main(args: Sequence[str] | None = None) -> Any:
 
     import lightning_heads as lh
 
+    writers = {"predictions": lh.PredictionWriter, "masks": lh.MaskWriter, "images": lh.ImageWriter}
+
     class HeadsCLI(LightningCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             return {**LightningCLI.subcommands(), "lr-find": {"model", "datamodule"}}
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_lightning_class_args(lh.PredictionWriter, "predictions")
+            for name, writer in writers.items():
+                parser.add_lightning_class_args(writer, name)
             for argument, source in _FROM_DATA.items():
                 parser.link_arguments(f"data.{source}", f"model.init_args.{argument}", apply_on="instantiate")
 
@@ -101,6 +110,19 @@ def main(args: Sequence[str] | None = None) -> Any:
                 known = getattr(self.datamodule, _FROM_DATA[argument], value)
                 if value != known:
                     raise ValueError(f"Expected `{argument}` to be {known}, as the data has it, but got {value}")
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            trainer: Any = super().instantiate_trainer(**kwargs)
+            kinds = {lh.ImageSegmenter: "masks", lh.ImageRestorer: "images"}
+            fitting = next((name for kind, name in kinds.items() if isinstance(self.model, kind)), "predictions")
+            given = self.config_init[self.subcommand]
+            unfit = [given[name] for name in writers if name != fitting]
+            trainer.callbacks[:] = [each for each in trainer.callbacks if each not in unfit]
+            return trainer  # type: ignore[no-any-return]
+
+        def before_predict(self) -> None:
+            # all that was predicted would be kept, where the files are what is wanted
+            self.config_init["predict"]["return_predictions"] = False
 
     with warnings.catch_warnings():
         # a script with arguments of its own may well call this with others

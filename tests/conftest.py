@@ -29,6 +29,22 @@ def make_image(tmp_path: Path) -> MakeImage:
 
 
 @pytest.fixture
+def shapes_folder(tmp_path: Path, make_image: MakeImage) -> Path:
+    """Ten dark photographs with a bright square each, and masks of 0 and 255 beside them."""
+    for i in range(10):
+        path = make_image(f"shapes/images/{i}.png", level=60, seed=i)
+        image = np.array(Image.open(path))
+        mask = np.zeros(image.shape[:2], np.uint8)
+        mask[i : i + 16, 8 : 8 + 20] = 255
+        image[mask > 0] += 120
+        Image.fromarray(image).save(path)
+        mask_path = tmp_path / f"shapes/masks/{i}.png"
+        mask_path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(mask_path)
+    return tmp_path / "shapes"
+
+
+@pytest.fixture
 def class_folder(tmp_path: Path, make_image: MakeImage) -> Path:
     """Two classes of ten images that differ in brightness."""
     for name, level in (("bright", 200), ("dark", 60)):

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lightning_heads.cli import main
 
@@ -17,8 +18,8 @@ QUIET = [
 
 
 @pytest.fixture
-def project(class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run in, with classes of photographs and a table of them."""
+def project(class_folder: Path, shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, with classes of photographs, a table of them, and shapes with their masks."""
     rows = ["path,tags,x,y"]
     for i, path in enumerate(sorted(class_folder.rglob("*.png"))):
         rows.append(f"{path.relative_to(tmp_path)},{'red' if i % 2 else 'red round'},{i},{i / 2}")
@@ -52,6 +53,34 @@ def test_fit_validate_test_and_predict(project: Path) -> None:
     assert len(rows) == 10
     assert set(rows[0]) == {"file", "class", "probability", "bright", "dark"}
     assert all(Path(row["file"]).is_file() for row in rows)
+
+
+def test_a_segmentation_predicts_masks_of_the_files_size(project: Path) -> None:
+    config = str(CONFIGS[0].parent / "segment_folder.yaml")
+    main(["fit", "--config", config, *QUIET])
+    checkpoint = next((project / "checkpoints").glob("*.ckpt"))
+    common = ["--config", config, *QUIET, f"--ckpt_path={checkpoint}"]
+    main(["predict", *common, "--data.init_args.predict_root=shapes/images", "--masks.folder=out"])
+    for path in (project / "shapes/images").iterdir():
+        with Image.open(project / "out" / path.name) as mask, Image.open(path) as image:
+            assert mask.size == image.size
+            assert mask.mode == "P"
+    assert not (project / "predictions.csv").exists()
+
+
+def test_a_restoration_predicts_images_of_twice_the_size(project: Path) -> None:
+    config = str(CONFIGS[0].parent / "restore_folder.yaml")
+    main(["fit", "--config", config, *QUIET])
+    checkpoint = next((project / "checkpoints").glob("*.ckpt"))
+    common = ["--config", config, *QUIET, f"--ckpt_path={checkpoint}"]
+    main(["predict", *common, "--data.init_args.predict_root=photos/dark", "--images.folder=out"])
+    with Image.open(project / "out/0.png") as restored, Image.open(project / "photos/dark/0.png") as photo:
+        assert restored.size == (photo.width * 2, photo.height * 2)
+
+
+def test_the_data_decides_the_channels(project: Path) -> None:
+    cli = main(["fit", "--config", str(CONFIGS[0].parent / "colourise_folder.yaml"), *QUIET])
+    assert (cli.model.hparams["in_channels"], cli.model.hparams["num_outputs"]) == (1, 3)
 
 
 def test_the_data_decides_the_classes(project: Path) -> None:

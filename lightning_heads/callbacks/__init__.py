@@ -2,6 +2,9 @@
 
 from .ema import EMA
 from .exact_resume import ExactResume
+from .image_writer import ImageWriter
+from .mask_plot import MaskPlot
+from .mask_writer import MaskWriter
 from .mixing import MixUpCutMix
 from .phase_plot import plot_schedule
 from .phases import Phases
@@ -10,6 +13,7 @@ from .plateau import Plateau
 from .plots import ConfusionMatrixPlot, WorstPredictionsPlot
 from .prediction_writer import PredictionWriter
 from .recipes import FineTune, GradualUnfreeze, OneCycle
+from .restoration_plot import RestorationPlot
 
 __all__ = [
     "EMA",
@@ -17,12 +21,16 @@ __all__ = [
     "ExactResume",
     "FineTune",
     "GradualUnfreeze",
+    "ImageWriter",
+    "MaskPlot",
+    "MaskWriter",
     "MixUpCutMix",
     "OneCycle",
     "Phase",
     "Phases",
     "Plateau",
     "PredictionWriter",
+    "RestorationPlot",
     "WorstPredictionsPlot",
     "plot_schedule",
 ]

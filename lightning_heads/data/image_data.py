@@ -99,6 +99,11 @@ class ImageData(L.LightningDataModule):
         """Number of classes, or of the outputs of a regression."""
         return len(self.class_names)
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of a model's inputs."""
+        return self.channels
+
     def setup(self, stage: str) -> None:
         """Checks the images of the stage's splits where unreadable ones are to be skipped."""
         if stage == "fit":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .backbone import evaluating
 from .build import build_backbone, create_model, in_channels_of, set_input
 from .surgery import ChannelPolicy
-from .unused import drop_parameters, unused_parameters
+from .unused import drop_parameters, recorded_calls, unused_parameters
 from .weights import load_weights
 
 
@@ -139,9 +139,9 @@ class Encoder(nn.Module):
         """Drops the parameters that `pyramid` does not depend on, in place; `forward` raises from then on."""
         parameter = next(self.parameters())
         x = torch.zeros(1, self.in_channels, *self.meta.input_size, device=parameter.device, dtype=parameter.dtype)
-        with evaluating(self), torch.enable_grad():
+        with evaluating(self), torch.enable_grad(), recorded_calls(self.backbone) as called:
             unused = {*unused_parameters(self.backbone, *self.pyramid(x))}
-        drop_parameters(self.backbone, unused)
+        drop_parameters(self.backbone, unused, called)
         kept = [[name for name in group if name not in unused] for group in self._grouped]
         self._grouped = [group for group in kept if group]
         self._only_pyramid = True

@@ -23,6 +23,7 @@ class EncoderMeta:
         std: Standard deviation of each channel, likewise.
         input_size: Height and width that the weights were trained at, in pixels.
         fixed_size: Whether it takes no other size.
+        multiple: What height and width have to be multiples of, where that is more than the coarsest reduction.
         layout: Layout of the backbone's own last feature map.
         num_features: Channels of the last feature map.
         readout: Where the classifier's input is more than the average of the feature map, what makes the difference:
@@ -48,6 +49,7 @@ class EncoderMeta:
     num_features: int
     readout: tuple[str, ...] = ()
     readout_features: int = 0
+    multiple: int = 1
     channels: tuple[int, ...] = ()
     reductions: tuple[int, ...] = ()
     pyramid: tuple[int, ...] = field(default=(), repr=False)

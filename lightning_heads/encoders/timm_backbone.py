@@ -35,8 +35,8 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         _remove_classifiers(model)
-        self.meta, unused = probe(model, image_size, in_channels, readout)
-        drop_parameters(model, unused)
+        self.meta, unused, running = probe(model, image_size, in_channels, readout)
+        drop_parameters(model, unused, running)
         self.body = model
 
     def forward(self, x: Tensor) -> Tensor:

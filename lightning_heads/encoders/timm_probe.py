@@ -1,7 +1,5 @@
 """What a timm model does, read from one forward pass."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,15 +8,16 @@ from torch import Tensor, nn
 from .backbone import evaluating, group_heads, pyramid_levels, split_names
 from .meta import EncoderMeta, Layout
 from .timm_model import TimmModel, takes, timm_classifiers, timm_depths
-from .unused import unused_parameters
+from .unused import recorded_calls, unused_parameters
 
 
 def probe(
     model: TimmModel, image_size: tuple[int, int] | None, in_channels: int, readout: bool
-) -> tuple[EncoderMeta, list[str]]:
+) -> tuple[EncoderMeta, list[str], list[str]]:
     """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
 
-    Returns with it the names of the parameters that what `forward` gives does not depend on.
+    Returns with it the names of the parameters that what `forward` gives does not depend on, and of the modules that
+    run for it.
     """
     cfg = model.pretrained_cfg
     name = cfg.get("architecture") or type(model).__name__
@@ -27,8 +26,9 @@ def probe(
     x = torch.zeros(1, in_channels, *size, device=first.device, dtype=first.dtype)
     try:
         with evaluating(model), torch.enable_grad():
-            features, last, layout = _features(model, x)
-            with _record_calls(model) as called:
+            with recorded_calls(model) as running:
+                features, last, layout = _features(model, x)
+            with recorded_calls(model) as called:
                 vector = model.forward_head(features, pre_logits=True)
             maps = _intermediates(model, x)
             fixed = bool(cfg.get("fixed_input_size")) and not takes(model, torch.cat([x, x], dim=-1))
@@ -40,6 +40,7 @@ def probe(
     parts = _readout(model, called, features, last, vector, layout) if readout else ()
     unused = unused_parameters(model, last, *([vector] if parts else []))
     indices = pyramid_levels(maps)
+    reductions = tuple(round(size[0] / maps[i].shape[-2]) for i in indices)
     groups = split_names({key: d for key, d in timm_depths(model).items() if key not in unused}, 2)
     meta = EncoderMeta(
         name=name,
@@ -51,17 +52,18 @@ def probe(
         std=tuple(cfg["std"]),
         input_size=size,
         fixed_size=fixed,
+        multiple=1 if fixed else _multiple(model, x, max(reductions, default=1)),
         layout=layout,
         num_features=last.shape[1],
         readout=parts,
         readout_features=vector.shape[1] if parts else 0,
         channels=tuple(maps[i].shape[1] for i in indices),
-        reductions=tuple(round(size[0] / maps[i].shape[-2]) for i in indices),
+        reductions=reductions,
         pyramid=tuple(indices),
         interpolation=cfg.get("interpolation", "bicubic"),
         license=cfg.get("license") or "unknown",
     )
-    return meta, unused
+    return meta, unused, [*running, *(called if parts else [])]
 
 
 def _readout(
@@ -110,20 +112,14 @@ def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
     return maps
 
 
-@contextmanager
-def _record_calls(model: nn.Module) -> Iterator[list[str]]:
-    """Collects the names of the submodules that run, in order."""
-    called: list[str] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda _module, _args, name=name: called.append(name))
-        for name, module in model.named_modules()
-        if name
-    ]
-    try:
-        yield called
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _multiple(model: TimmModel, x: Tensor, coarsest: int) -> int:
+    """Returns the size that the metadata restricts the model to, where it takes multiples of that alone, else 1."""
+    cfg = model.pretrained_cfg
+    size: int | None = (cfg.get("min_input_size") or (x.shape if cfg.get("fixed_input_size") else [None]))[-1]
+    if size is None:
+        return 1
+    with evaluating(model):
+        return 1 if takes(model, x.new_zeros(1, x.shape[1], size + coarsest, size + coarsest)) else size
 
 
 def _owners(model: nn.Module, called: list[str]) -> list[str]:

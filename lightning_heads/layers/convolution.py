@@ -66,7 +66,9 @@ def norm_layer(norm: Norm, nf: int) -> nn.Module | None:
     if norm == "instance":
         return nn.InstanceNorm2d(nf, affine=True)
     if norm == "group":
-        return nn.GroupNorm(next(groups for groups in (32, 16, 8, 4, 2, 1) if nf % groups == 0 and nf > groups), nf)
+        return nn.GroupNorm(
+            next(groups for groups in (32, 16, 8, 4, 2, 1) if groups == 1 or (nf % groups == 0 and nf > groups)), nf
+        )
     return None
 
 

@@ -7,10 +7,10 @@ from .segmentation import (
     FocalLoss,
     SegmentationLoss,
     TverskyLoss,
-    WeightedSum,
     segmentation_loss,
 )
 from .structural import SSIMLoss
+from .weighted_sum import WeightedSum
 
 __all__ = [
     "CrossEntropyLoss",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .structural import at_least_float32
+from .weighted_sum import WeightedSum
 
 LossName = Literal["cross_entropy", "dice", "focal", "tversky"]
 
@@ -208,26 +209,6 @@ class DiceLoss(TverskyLoss):
         super().__init__(
             multilabel=multilabel, ignore_index=ignore_index, class_weights=class_weights, alpha=0.5, beta=0.5
         )
-
-
-class WeightedSum(nn.Module):
-    """A weighted sum of losses of the same logits and target.
-
-    Args:
-        losses: The losses.
-        weights: Weight of each.
-    """
-
-    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
-        super().__init__()
-        if len(losses) != len(weights):
-            raise ValueError(f"Expected `weights` to have {len(losses)} entries, one a loss, but got {len(weights)}")
-        self.losses = nn.ModuleList(losses)
-        self.weights = [float(weight) for weight in weights]
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        terms = [w * loss(logits, target) for w, loss in zip(self.weights, self.losses, strict=True)]
-        return torch.stack(terms).sum()
 
 
 def segmentation_loss(

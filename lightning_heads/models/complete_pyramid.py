@@ -56,7 +56,9 @@ class CompletePyramid(nn.Module):
         """What height and width are best multiples of, so that each map is exactly half of the one before."""
         reductions = sorted(set(self.encoder.reductions))
         regular = all(coarse == 2 * fine for fine, coarse in pairwise(reductions))
-        return reductions[-1] if regular and not self.encoder.meta.fixed_size else 1
+        if self.encoder.meta.fixed_size:
+            return 1
+        return max(reductions[-1] if regular else 1, self.encoder.meta.multiple)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = self.encoder.pyramid(x)

@@ -124,10 +124,10 @@ class DynamicUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        image = self.encoder.normalized(x)
         if self.multiple > 1:
-            x, image = (_padded(images, self.multiple) for images in (x, image))
-        out: Tensor = self.activation(self.decoder(image, self.pyramid(x)))
+            x = _padded(x, self.multiple)
+        maps = self.pyramid(x)
+        out: Tensor = self.activation(self.decoder(self.encoder.normalized(x), maps))
         return out[..., :height, :width]
 
     def param_groups(self) -> list[list[nn.Parameter]]:

@@ -2,6 +2,15 @@
 
 from .base import TransferModule
 from .image import ImageClassifier, ImageRegressor
+from .restoration import ImageRestorer
+from .segmentation import ImageSegmenter
 from .tta import TestTimeAugmentation
 
-__all__ = ["ImageClassifier", "ImageRegressor", "TestTimeAugmentation", "TransferModule"]
+__all__ = [
+    "ImageClassifier",
+    "ImageRegressor",
+    "ImageRestorer",
+    "ImageSegmenter",
+    "TestTimeAugmentation",
+    "TransferModule",
+]

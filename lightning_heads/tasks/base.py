@@ -16,7 +16,13 @@ from ..params import LearningRate, Splitter, optimizer_groups, param_groups
 Stage = Literal["train", "val", "test"]
 
 # What a checkpoint must not repeat when it is loaded: its own weights replace the pretrained ones.
-_ONLY_WHEN_NEW: dict[str, Any] = {"pretrained": False, "weights": None}
+_ONLY_WHEN_NEW: dict[str, Any] = {
+    "pretrained": False,
+    "weights": None,
+    "feature_pretrained": False,
+    "feature_weights": None,
+    "style_image": None,
+}
 
 
 class TransferModule(L.LightningModule):
@@ -80,10 +86,20 @@ class TransferModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "val", self.val_metrics)
+        return self._evaluate(batch, batch_idx, "val", self.val_metrics)
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test", self.test_metrics)
+        return self._evaluate(batch, batch_idx, "test", self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.class_scores("val"), sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.class_scores("test"), sync_dist=True)
+
+    def class_scores(self, stage: Stage) -> dict[str, Tensor]:
+        """Returns scores of single classes, by the name they are logged under, at the end of an evaluation."""
+        return {}
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         inputs = [batch] if isinstance(batch, Tensor) else batch[: self.num_inputs]
@@ -123,8 +139,12 @@ class TransferModule(L.LightningModule):
             raise ValueError(f"Expected a batch of {self.num_inputs} inputs, then the target, but there is no target")
         return self(*batch[: self.num_inputs]), batch[self.num_inputs]
 
-    def _evaluate(self, batch: Sequence[Tensor], stage: Stage, metrics: MetricCollection) -> dict[str, Tensor]:
+    def _evaluate(
+        self, batch: Sequence[Tensor], batch_idx: int, stage: Stage, metrics: MetricCollection
+    ) -> dict[str, Tensor]:
         outputs, target = self.outputs_and_target(batch)
+        if batch_idx == 0:
+            self.check_target(outputs, target)
         return log_evaluation(self, self, stage, metrics, outputs, self.activation(outputs), target)
 
     def metric_target(self, target: Tensor) -> Tensor:

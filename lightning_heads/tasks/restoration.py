@@ -16,18 +16,15 @@ from ..data.read import read_image
 from ..data.resize import ResizeTo
 from ..encoders import Encoder
 from ..layers import Activation, Norm, UpsampleMethod
-from ..losses.features import FeatureLoss, StyleLoss
-from ..losses.structural import SSIMLoss, at_least_float32, check_shapes
+from ..losses import FeatureLoss, SSIMLoss, StyleLoss, WeightedSum
+from ..losses.structural import at_least_float32, check_shapes
+from ..models import DynamicUnet
 from ..models.light_decoder import LastCross
-from ..models.unet import DynamicUnet
 from ..params import Splitter
 from .base import TransferModule
 from .image import LR
 
 Loss = Literal["l1", "mse", "ssim", "feature", "style"]
-
-# What a checkpoint holds as state: the feature encoder's weights and the style's Gram matrices.
-_IN_THE_STATE: dict[str, Any] = {"feature_pretrained": False, "feature_weights": None, "style_image": None}
 
 
 class ImageRestorer(TransferModule):
@@ -167,7 +164,7 @@ class ImageRestorer(TransferModule):
         }
         super().__init__(
             _Residual(unet, num_outputs) if residual else unet,
-            _WeightedSum([makers[name]() for name in parts], [*parts.values()]),
+            WeightedSum([makers[name]() for name in parts], [*parts.values()]),
             metrics,
             lr=lr,
             optimizer=optimizer,
@@ -198,12 +195,6 @@ class ImageRestorer(TransferModule):
         """Returns the target in the precision of the predictions, which the metrics ask for."""
         return at_least_float32(target)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY)
-        if saved is not None:
-            saved.update(_IN_THE_STATE)
-
 
 class _Residual(nn.Module):
     """Adds to an image `(b, c, h, w)` what a U-Net makes of it, times a gain of each channel that begins at 0."""
@@ -233,18 +224,6 @@ class _Residual(nn.Module):
         """Returns the U-Net's groups, the gain in the last."""
         *groups, decoder = self.unet.param_groups()
         return [*groups, [*decoder, self.gain]]
-
-
-class _WeightedSum(nn.Module):
-    """Several losses times their weights."""
-
-    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
-        super().__init__()
-        self.losses, self.weights = nn.ModuleList(losses), weights
-
-    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
-        parts = [weight * loss(outputs, target) for weight, loss in zip(self.weights, self.losses, strict=True)]
-        return torch.stack(parts).sum()
 
 
 def _check_loss(parts: dict[str, float]) -> dict[str, float]:

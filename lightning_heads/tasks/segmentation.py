@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,9 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from ..losses import segmentation_loss
+from ..layers import Activation, Norm, UpsampleMethod
+from ..losses import SegmentationLoss, segmentation_loss
 from ..losses.segmentation import LossName
-from ..models.unet import DynamicUnet
+from ..models import DynamicUnet
+from ..models.light_decoder import LastCross
 from ..params import Splitter
 from .base import Stage, TransferModule
 from .class_score import ClassScore
@@ -34,7 +36,8 @@ class ImageSegmenter(TransferModule):
         num_classes: Number of classes.
         multilabel: Whether a pixel has any number of the classes.
         loss: Name of the loss, or the weight of each of several in a sum; see `segmentation_loss`.
-        ignore_index: Value of the target that counts neither in the loss nor in the scores.
+        ignore_index: Value of the target that counts neither in the loss nor in the scores; by default that of the
+            data module in `fit`, if it has one.
         class_weights: Weight of each class in the loss.
         label_smoothing: Share of each target that the cross entropy spreads over all classes (Szegedy 2016).
         class_names: Names of the classes, kept in the checkpoint; by default those of the data module in `fit`.
@@ -47,6 +50,16 @@ class ImageSegmenter(TransferModule):
         in_channels: Channels of the images.
         image_size: Size that a backbone of fixed size is built for.
         drop_path_rate: Stochastic depth of a timm backbone.
+        decoder: See `DynamicUnet`, as for all that follow until `max_width`.
+        upsample: Likewise.
+        blur: Likewise.
+        blur_final: Likewise.
+        self_attention: Likewise.
+        last_cross: Likewise.
+        bottle: Likewise.
+        act: Likewise.
+        norm: Likewise.
+        max_width: Likewise.
         tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
             are predicted whole, or in tiles of the one size that an encoder takes.
         tile_overlap: Least share of a tile's side that its neighbour covers too.
@@ -77,6 +90,16 @@ class ImageSegmenter(TransferModule):
         in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
+        decoder: Literal["light", "fastai"] = "light",
+        upsample: UpsampleMethod | None = None,
+        blur: bool = False,
+        blur_final: bool = True,
+        self_attention: bool = False,
+        last_cross: LastCross | None = None,
+        bottle: bool = False,
+        act: Activation = "relu",
+        norm: Norm | None = None,
+        max_width: int | None = None,
         tile_size: int | tuple[int, int] | None = None,
         tile_overlap: float = 0.25,
     ) -> None:
@@ -97,6 +120,16 @@ class ImageSegmenter(TransferModule):
             in_channels=in_channels,
             image_size=image_size,
             drop_path_rate=drop_path_rate,
+            decoder=decoder,
+            upsample=upsample,
+            blur=blur,
+            blur_final=blur_final,
+            self_attention=self_attention,
+            last_cross=last_cross,
+            bottle=bottle,
+            act=act,
+            norm=norm,
+            max_width=max_width,
         )
         metrics: dict[str, Metric] = {
             "iou": ClassScore("iou", num_classes, multilabel=multilabel, ignore_index=ignore_index),
@@ -116,15 +149,11 @@ class ImageSegmenter(TransferModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
 
     def setup(self, stage: str) -> None:
-        """Compares the classes with the data's, and takes their names from it where none were given."""
-        if stage != "predict":
-            self.class_names = names_from_data(self, self.class_names)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.class_scores("val"), sync_dist=True)
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict(self.class_scores("test"), sync_dist=True)
+        """Compares classes and ignored value with the data's, and takes from it what was not given."""
+        if stage == "predict":
+            return
+        self.class_names = names_from_data(self, self.class_names)
+        self._take_ignored(getattr(getattr(self.trainer, "datamodule", None), "ignore_index", None))
 
     def class_scores(self, stage: Stage) -> dict[str, Tensor]:
         """Returns each score of each class, by the name it is logged under, at the end of an evaluation.
@@ -175,6 +204,15 @@ class ImageSegmenter(TransferModule):
         target = target[:, None] if target.ndim == 3 else target
         labels = (target > 0.5).long()
         return labels if self.ignore_index is None else labels.where(target != self.ignore_index, self.ignore_index)
+
+    def _take_ignored(self, ignored: int | None) -> None:
+        if self.ignore_index is None:
+            self.ignore_index = self.hparams["ignore_index"] = ignored
+            for module in self.modules():
+                if isinstance(module, (SegmentationLoss, ClassScore)):
+                    module.ignore_index = ignored
+        elif ignored not in (None, self.ignore_index):
+            raise ValueError(f"Expected data with the task's `ignore_index` {self.ignore_index}, but got {ignored}")
 
 
 def _tile_size(model: DynamicUnet, given: int | tuple[int, int] | None) -> tuple[int, int] | None:

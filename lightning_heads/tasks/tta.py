@@ -92,10 +92,16 @@ class TestTimeAugmentation(L.LightningModule):
         return self._combine(inputs, self._predict(inputs))
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "val", self.val_metrics)
+        return self._evaluate(batch, batch_idx, "val", self.val_metrics)
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test", self.test_metrics)
+        return self._evaluate(batch, batch_idx, "test", self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.task.class_scores("val"), sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.task.class_scores("test"), sync_dist=True)
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         inputs = [batch] if isinstance(batch, Tensor) else batch[: self.task.num_inputs]
@@ -107,8 +113,12 @@ class TestTimeAugmentation(L.LightningModule):
         self.task.on_load_checkpoint(checkpoint)
         checkpoint["state_dict"] = {f"task.{name}": value for name, value in checkpoint["state_dict"].items()}
 
-    def _evaluate(self, batch: Sequence[Tensor], stage: Stage, metrics: MetricCollection) -> dict[str, Tensor]:
+    def _evaluate(
+        self, batch: Sequence[Tensor], batch_idx: int, stage: Stage, metrics: MetricCollection
+    ) -> dict[str, Tensor]:
         outputs, target = self.task.outputs_and_target(batch)
+        if batch_idx == 0:
+            self.task.check_target(outputs, target)
         predictions = self._combine(batch[: self.task.num_inputs], self.task.activation(outputs))
         return log_evaluation(self, self.task, stage, metrics, outputs, predictions, target)
 

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from lightning_heads.models import ImageModel
+from lightning_heads.models import DynamicUnet, ImageModel
 
 
 @pytest.mark.slow
@@ -42,3 +42,33 @@ def test_nearly_every_timm_architecture_classifies(capsys: pytest.CaptureFixture
         assert len(works) >= 1360
     else:
         assert len(works) >= 0.99 * len(timm.list_models())
+
+
+@pytest.mark.slow
+def test_nearly_every_timm_architecture_segments(capsys: pytest.CaptureFixture[str]) -> None:
+    works, fixed, failed = [], [], {}
+    for name in timm.list_models():
+        try:
+            with torch.device("meta"):
+                model = DynamicUnet(name, 5, pretrained=False)
+                meta = model.encoder.meta
+                size = meta.input_size if meta.fixed_size else (97, 131)
+                out = model(torch.zeros(2, 3, *size))
+            assert out.shape == (2, 5, *size)
+            own = {id(p) for p in model.parameters()}
+            grouped = [id(p) for group in model.param_groups() for p in group]
+            assert len(grouped) == len(own)
+            assert set(grouped) == own
+            works.append(name)
+            fixed += [name] if meta.fixed_size else []
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    with capsys.disabled():
+        print(f"\n{len(works)} of {len(works) + len(failed)} timm architectures segment, {len(fixed)} at one size alone")
+        for name, reason in failed.items():
+            print(f"  {name}: {' '.join(reason.split())[:200]}")
+        print(f"  families that fail: {Counter(name.split('_')[0] for name in failed)}")
+    if len(timm.list_models()) >= 1371:
+        assert len(works) >= 1355
+    else:
+        assert len(works) >= 0.98 * len(timm.list_models())

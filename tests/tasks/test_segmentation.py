@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchmetrics.classification import MulticlassJaccardIndex
 
+import lightning_heads as lh
 from lightning_heads.losses import DiceLoss, segmentation_loss
 from lightning_heads.tasks.segmentation import ImageSegmenter
 from tests.helpers import run_processes, trainer_for
@@ -238,6 +239,17 @@ def test_an_encoder_of_one_size_predicts_any() -> None:
         assert task.predict_step(torch.rand(1, 3, *size), 0).shape == (1, 2, *size)
     with pytest.raises(ValueError, match=r"`tile_size` to be \(96, 96\), the one size of gmlp_ti16_224, but got 64"):
         ImageSegmenter("gmlp_ti16_224", 2, pretrained=False, image_size=96, tile_size=64)
+
+
+def test_the_data_decides_what_is_ignored(shapes_folder: Path, tmp_path: Path) -> None:
+    masks = {"codes": {"background": 0, "square": 255}, "image_size": (32, 40), "num_workers": 0, "batch_size": 4}
+    data = lh.MaskFolderData(shapes_folder, **masks, resize="pad")
+    task = ImageSegmenter("test_resnet", 2, pretrained=False)
+    _trainer(tmp_path).fit(task, data)
+    assert task.ignore_index == task.criterion.ignore_index == task.val_metrics["iou"].ignore_index == 255
+    assert task.hparams["ignore_index"] == 255
+    with pytest.raises(ValueError, match="task's `ignore_index` 255, but got 7"):
+        _trainer(tmp_path).fit(task, lh.MaskFolderData(shapes_folder, **masks, ignore_index=7))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from .dataset import ImageDataset
 from .loader import SeededLoader
 from .read import EXTENSIONS, ImageReadError, find_images, verify_images
 from .resize import ResizeTo
+from .split_folders import Split
 
-Split = Literal["train", "valid", "test"]
 Resize = Literal["none", "crop", "squish", "pad"]
 
 
@@ -205,12 +205,6 @@ class ImageData(L.LightningDataModule):
         """Reads all files of a split, or those to `predict`, and returns what is wrong by index."""
         bad = {error.path: error for error in verify_images(paths, self.num_workers)}
         return {i: bad[path] for i, path in enumerate(paths) if path in bad}
-
-
-def require_folder(root: Path, what: str) -> None:
-    """Raises FileNotFoundError unless `root` is a folder."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"Expected `{what}` to be a folder, but there is none at {root}")
 
 
 def no_images(root: Path) -> ValueError:

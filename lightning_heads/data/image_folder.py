@@ -6,15 +6,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .image_data import ImageData, Resize, Samples, Split, no_images, require_folder
+from .image_data import ImageData, Resize, Samples, no_images
 from .read import find_images
 from .split import stratified_split
-
-_SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "valid": ("valid", "val"),
-    "test": ("test",),
-}
+from .split_folders import Split, split_folders
 
 
 class ImageFolderData(ImageData):
@@ -60,15 +55,10 @@ class ImageFolderData(ImageData):
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         root = Path(root)
-        require_folder(root, "root")
-        folders = {
-            split: root / name for split, names in _SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
-        }
-        if folders and "train" not in folders:
-            raise ValueError(f"Expected {root} to hold train beside {', '.join(f.name for f in folders.values())}")
-        train = folders.get("train", root)
+        folders = split_folders(root)
+        train = folders["train"]
         class_names = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = {split: _samples(folder, class_names) for split, folder in (folders | {"train": train}).items()}
+        found = {split: _samples(folder, class_names) for split, folder in folders.items()}
         if len(class_names) < 2:
             raise ValueError(f"Expected a folder for each of two classes or more in {train}, but got {class_names}")
         if empty := sorted(set(range(len(class_names))) - set(found["train"].tolist())):

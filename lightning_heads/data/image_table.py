@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .image_data import ImageData, Resize, Samples, Split
+from .image_data import ImageData, Resize, Samples
 from .split import stratified_split
+from .split_folders import Split
 from .table import Rows, line_of, paths_of, read_table, split_column
 
 

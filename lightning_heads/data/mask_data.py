@@ -9,11 +9,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .dataset import ImageDataset
-from .image_data import ImageData, Resize, Samples, Split
+from .image_data import ImageData, Resize, Samples
 from .mask_codes import MaskCodes
 from .mask_dataset import MaskDataset, files_of, verify_masks
 from .read import ImageReadError
 from .resize import ResizeTo
+from .split_folders import Split
 
 
 class MaskData(ImageData):

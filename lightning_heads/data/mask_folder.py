@@ -6,14 +6,13 @@ from typing import Any, Literal
 
 from torch import nn
 
-from .image_data import Resize, Samples, Split, no_images, require_folder
+from .image_data import Resize, Samples, no_images
 from .mask_codes import Code, Codes, MaskCodes
 from .mask_data import MaskData
 from .mask_dataset import files_of
 from .read import find_images
 from .split import stratified_split
-
-_SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+from .split_folders import SPLIT_FOLDERS, Split, require_folder
 
 
 class MaskFolderData(MaskData):
@@ -104,10 +103,10 @@ class MaskFolderData(MaskData):
 def _folders(root: Path, images: str) -> dict[Split, tuple[Path, Path]]:
     """Returns what each split's masks are beside, and the folder of its images."""
     require_folder(root, "root")
-    outer = {name: (root / name, root / name / images) for name in _SPLIT_FOLDERS}
-    inner = {name: (root, root / images / name) for name in _SPLIT_FOLDERS}
+    outer = {name: (root / name, root / name / images) for name in SPLIT_FOLDERS}
+    inner = {name: (root, root / images / name) for name in SPLIT_FOLDERS}
     for layout in (outer, inner):
-        found = {_SPLIT_FOLDERS[name]: folders for name, folders in layout.items() if folders[1].is_dir()}
+        found = {SPLIT_FOLDERS[name]: folders for name, folders in layout.items() if folders[1].is_dir()}
         if found and "train" not in found:
             raise ValueError(f"Expected images to train on beside {', '.join(str(f) for _, f in found.values())}")
         if found:

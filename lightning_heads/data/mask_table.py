@@ -6,10 +6,11 @@ from typing import Literal
 
 from torch import nn
 
-from .image_data import Resize, Samples, Split
+from .image_data import Resize, Samples
 from .mask_codes import Code, Codes, MaskCodes
 from .mask_data import MaskData
 from .split import stratified_split
+from .split_folders import Split
 from .table import paths_of, read_table, split_column
 
 

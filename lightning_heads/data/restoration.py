@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from .augment import AugTransforms
 from .dataset import ImageDataset
 from .degrade import Degradation
-from .image_data import ImageData, Resize, Samples, Split, no_images, require_folder
+from .image_data import ImageData, Resize, Samples, no_images
 from .pair_dataset import ImagePairDataset
 from .read import ImageReadError, find_images
 from .resize import ResizeTo
 from .split import stratified_split
+from .split_folders import Split, require_folder, split_folders
 
-_SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 _CHANNEL_NAMES = {1: ["grey"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 
 
@@ -160,13 +160,7 @@ class RestorationData(ImageData):
 
 def _split_paths(root: Path, fractions: tuple[float, float], seed: int) -> dict[Split, list[Path]]:
     """Finds the images of each split, by folders named so or by fractions of those that are not set apart."""
-    require_folder(root, "root")
-    folders = {
-        split: root / name for split, names in _SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
-    }
-    if folders and "train" not in folders:
-        raise ValueError(f"Expected {root} to hold train beside {', '.join(f.name for f in folders.values())}")
-    folders.setdefault("train", root)
+    folders = split_folders(root)
     found = {split: find_images(folder) for split, folder in folders.items()}
     for split, paths in found.items():
         if not paths:

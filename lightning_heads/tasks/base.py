@@ -75,12 +75,16 @@ class TransferModule(L.LightningModule):
         return outputs
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses targets that do not fit, with the first batch of an epoch; here the criterion does."""
+        """Refuses targets that do not fit; here the criterion does."""
+
+    def check_batch(self, outputs: Tensor, target: Tensor, batch_idx: int) -> None:
+        """Checks the target of every batch on the CPU, and of an epoch's first elsewhere, where looking would wait."""
+        if batch_idx == 0 or target.device.type == "cpu":
+            self.check_target(outputs, target)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         outputs, target = self.outputs_and_target(batch)
-        if batch_idx == 0:
-            self.check_target(outputs, target)
+        self.check_batch(outputs, target, batch_idx)
         loss: Tensor = self.criterion(outputs, target)
         self.log("train_loss", loss, batch_size=len(target), prog_bar=True)
         return loss
@@ -103,6 +107,10 @@ class TransferModule(L.LightningModule):
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         inputs = [batch] if isinstance(batch, Tensor) else batch[: self.num_inputs]
+        return self.predict(*inputs)
+
+    def predict(self, *inputs: Tensor) -> Tensor:
+        """Returns activated outputs of inputs as they come to be predicted, which may be larger than in training."""
         return self.activation(self(*inputs))
 
     def param_groups(self) -> list[list[nn.Parameter]]:
@@ -143,8 +151,7 @@ class TransferModule(L.LightningModule):
         self, batch: Sequence[Tensor], batch_idx: int, stage: Stage, metrics: MetricCollection
     ) -> dict[str, Tensor]:
         outputs, target = self.outputs_and_target(batch)
-        if batch_idx == 0:
-            self.check_target(outputs, target)
+        self.check_batch(outputs, target, batch_idx)
         return log_evaluation(self, self, stage, metrics, outputs, self.activation(outputs), target)
 
     def metric_target(self, target: Tensor) -> Tensor:

@@ -16,6 +16,11 @@ def check_classes(
             raise ValueError(f"Expected `{argument}` to have {num_classes} entries, one a class, but got {len(value)}")
 
 
+def plain_floats(values: Sequence[float] | None) -> list[float] | None:
+    """Returns numbers as a checkpoint may hold them, whatever they came as: NumPy's make it one that is not loaded."""
+    return None if values is None else [float(value) for value in values]
+
+
 def names_from_data(task: L.LightningModule, class_names: list[str]) -> list[str]:
     """Compares a task's classes with those of the data that it is run on, and returns their names.
 

@@ -20,7 +20,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 from ..models import ImageModel
 from ..params import Splitter
 from .base import TransferModule
-from .classes import check_classes, names_from_data
+from .classes import check_classes, names_from_data, plain_floats
 
 # jsonargparse tries the members of a union in order: a number must come before a sequence
 LR = float | list[float | None] | tuple[float | None, ...]
@@ -80,6 +80,7 @@ class ImageClassifier(TransferModule):
         drop_path_rate: float = 0.0,
     ) -> None:
         check_classes(num_classes, multilabel, class_weights, class_names)
+        class_weights = plain_floats(class_weights)
         model = ImageModel(
             encoder,
             num_classes,
@@ -97,7 +98,7 @@ class ImageClassifier(TransferModule):
         )
         if class_weights is not None:
             # hyperparameters hold them: as state they would overrule others on loading
-            criterion.register_buffer("weight", torch.tensor([float(w) for w in class_weights]), persistent=False)
+            criterion.register_buffer("weight", torch.tensor(class_weights), persistent=False)
         metrics = _multilabel_metrics(num_classes) if multilabel else _multiclass_metrics(num_classes)
         super().__init__(
             model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter

@@ -23,6 +23,7 @@ from ..models.light_decoder import LastCross
 from ..params import Splitter
 from .base import TransferModule
 from .image import LR
+from .tiling import Tiling
 
 Loss = Literal["l1", "mse", "ssim", "feature", "style"]
 
@@ -52,6 +53,9 @@ class ImageRestorer(TransferModule):
         in_channels: Channels of the inputs.
         image_size: Size that a backbone of fixed size is built for.
         drop_path_rate: Stochastic depth of a timm backbone.
+        tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
+            are predicted whole, or in tiles of the one size that an encoder takes.
+        tile_overlap: Least share of a tile's side that its neighbour covers too.
         decoder: See `DynamicUnet`, as for all that follow until `max_width`.
         upsample: Likewise.
         blur: Likewise.
@@ -93,6 +97,8 @@ class ImageRestorer(TransferModule):
         in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
+        tile_size: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.25,
         decoder: Literal["light", "fastai"] = "light",
         upsample: UpsampleMethod | None = None,
         blur: bool = False,
@@ -171,6 +177,7 @@ class ImageRestorer(TransferModule):
             lr_scheduler=lr_scheduler,
             splitter=splitter,
         )
+        self.tiling = Tiling(unet.encoder.meta, tile_size, tile_overlap)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
 
     def setup(self, stage: str) -> None:
@@ -182,6 +189,10 @@ class ImageRestorer(TransferModule):
         styles = [module for module in self.criterion.modules() if isinstance(module, StyleLoss)]
         if stage == "fit" and not all(style.has_style for style in styles):
             raise ValueError("Expected `style_image` with the style loss, but got None")
+
+    def predict(self, *inputs: Tensor) -> Tensor:
+        """Returns restored images, those larger than `tile_size` blended from tiles."""
+        return self.tiling(super().predict, *inputs)
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Clamps images to 0..1."""

@@ -18,9 +18,9 @@ from ..models.light_decoder import LastCross
 from ..params import Splitter
 from .base import Stage, TransferModule
 from .class_score import ClassScore
-from .classes import check_classes, names_from_data
+from .classes import check_classes, names_from_data, plain_floats
 from .image import LR
-from .tiling import check_tiles, predict_tiles
+from .tiling import Tiling
 
 
 class ImageSegmenter(TransferModule):
@@ -105,6 +105,7 @@ class ImageSegmenter(TransferModule):
     ) -> None:
         multilabel = multilabel or num_classes == 1
         check_classes(num_classes, multilabel, class_weights, class_names)
+        class_weights = plain_floats(class_weights)
         criterion = segmentation_loss(
             loss,
             multilabel=multilabel,
@@ -143,9 +144,7 @@ class ImageSegmenter(TransferModule):
         self.multilabel = multilabel
         self.ignore_index = ignore_index
         self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
-        self.tile_size = _tile_size(model, tile_size)
-        self.tile_overlap = tile_overlap
-        check_tiles(self.tile_size or (1, 1), tile_overlap)
+        self.tiling = Tiling(model.encoder.meta, tile_size, tile_overlap)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
 
     def setup(self, stage: str) -> None:
@@ -168,14 +167,9 @@ class ImageSegmenter(TransferModule):
             for class_name, value in zip(self.class_names, metric.per_class(), strict=True)
         }
 
-    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        if self.tile_size is None:
-            return super().predict_step(images, batch_idx)
-        tile = self.tile_size
-        if not self.model.encoder.meta.fixed_size:
-            tile = min(tile[0], images.shape[-2]), min(tile[1], images.shape[-1])
-        return predict_tiles(lambda tiles: self.activation(self(tiles)), images, tile, self.tile_overlap)
+    def predict(self, *inputs: Tensor) -> Tensor:
+        """Returns probabilities, of images larger than `tile_size` blended from tiles."""
+        return self.tiling(super().predict, *inputs)
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Turns logits `(b, num_classes, h, w)` into probabilities."""
@@ -213,18 +207,3 @@ class ImageSegmenter(TransferModule):
                     module.ignore_index = ignored
         elif ignored not in (None, self.ignore_index):
             raise ValueError(f"Expected data with the task's `ignore_index` {self.ignore_index}, but got {ignored}")
-
-
-def _tile_size(model: DynamicUnet, given: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Returns the height and width of tiles, for an encoder of one size that size.
-
-    Raises:
-        ValueError: If another was given.
-    """
-    tile = (given, given) if isinstance(given, int) else given
-    meta = model.encoder.meta
-    if not meta.fixed_size:
-        return None if tile is None else (tile[0], tile[1])
-    if tile is not None and tuple(tile) != meta.input_size:
-        raise ValueError(f"Expected `tile_size` to be {meta.input_size}, the one size of {meta.name}, but got {given}")
-    return meta.input_size

@@ -6,6 +6,41 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..encoders import EncoderMeta
+
+
+class Tiling:
+    """How a task predicts images that are larger than those that its encoder takes, or that fit in memory.
+
+    Args:
+        meta: The encoder's metadata: where it takes one size alone, that is the tile's.
+        size: Height and width of a tile, in pixels; None for whole images.
+        overlap: Least share of a tile's side that its neighbour covers too.
+
+    Raises:
+        ValueError: If `size` or `overlap` are out of range, or the encoder takes another size alone.
+    """
+
+    def __init__(self, meta: EncoderMeta, size: int | tuple[int, int] | None = None, overlap: float = 0.25) -> None:
+        tile = (size, size) if isinstance(size, int) else size
+        if meta.fixed_size and tile is not None and tuple(tile) != meta.input_size:
+            raise ValueError(
+                f"Expected `tile_size` to be {meta.input_size}, the one size of {meta.name}, but got {size}"
+            )
+        self.fixed = meta.fixed_size
+        self.size = meta.input_size if meta.fixed_size else tile
+        self.overlap = overlap
+        check_tiles(self.size or (1, 1), overlap)
+
+    def __call__(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Maps images `(b, c, h, w)` to `(b, k, h, w)`, in tiles where they are larger."""
+        if self.size is None:
+            return function(images)
+        height, width = self.size
+        if not self.fixed:
+            height, width = min(height, images.shape[-2]), min(width, images.shape[-1])
+        return predict_tiles(function, images, (height, width), self.overlap)
+
 
 def predict_tiles(
     function: Callable[[Tensor], Tensor], images: Tensor, tile: int | tuple[int, int], overlap: float = 0.25

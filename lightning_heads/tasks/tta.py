@@ -84,6 +84,11 @@ class TestTimeAugmentation(L.LightningModule):
         """Whether an image has any number of the task's classes."""
         return bool(getattr(self.task, "multilabel", False))
 
+    @property
+    def ignore_index(self) -> int | None:
+        """Value of the target that does not count, or None where there is none."""
+        return getattr(self.task, "ignore_index", None)
+
     def setup(self, stage: str) -> None:
         self.task.setup(stage)
 
@@ -117,13 +122,12 @@ class TestTimeAugmentation(L.LightningModule):
         self, batch: Sequence[Tensor], batch_idx: int, stage: Stage, metrics: MetricCollection
     ) -> dict[str, Tensor]:
         outputs, target = self.task.outputs_and_target(batch)
-        if batch_idx == 0:
-            self.task.check_target(outputs, target)
+        self.task.check_batch(outputs, target, batch_idx)
         predictions = self._combine(batch[: self.task.num_inputs], self.task.activation(outputs))
         return log_evaluation(self, self.task, stage, metrics, outputs, predictions, target)
 
     def _predict(self, inputs: Sequence[Tensor]) -> Tensor:
-        return self.task.activation(self.task(*inputs))
+        return self.task.predict(*inputs)
 
     def _combine(self, inputs: Sequence[Tensor], plain: Tensor) -> Tensor:
         for images in inputs:

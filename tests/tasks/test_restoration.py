@@ -211,3 +211,18 @@ def test_style_without_a_picture_is_refused(tmp_path: Path) -> None:
 def test_targets_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"targets of \(4, 3, 32, 32\), but got \(4, "):
         trainer_for(tmp_path, []).fit(_restorer(), _loader(_images(), torch.rand(shape)))
+
+
+def test_large_images_are_restored_in_tiles() -> None:
+    task = ImageRestorer("test_resnet", pretrained=False, tile_size=64).eval()
+    sizes = []
+    task.model.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
+    images = torch.rand(1, 3, 100, 150)
+    # nothing is added to the input yet, so that tiles must give it back
+    torch.testing.assert_close(task.predict_step(images, 0), images)
+    assert set(sizes) == {(64, 64)}
+
+
+def test_an_encoder_of_one_size_restores_any() -> None:
+    task = ImageRestorer("gmlp_ti16_224", pretrained=False, image_size=64).eval()
+    assert task.predict_step(torch.rand(1, 3, 40, 100), 0).shape == (1, 3, 40, 100)

@@ -92,7 +92,7 @@ def test_checkpoint_loads_without_arguments_and_gives_equal_outputs(tmp_path: Pa
     assert loaded.criterion(task(IMAGES[:4]), target) == task.criterion(task(IMAGES[:4]), target)
     assert loaded.class_names == names
     assert loaded.multilabel == (kind != "classes")
-    assert (loaded.tile_size, loaded.ignore_index) == (task.tile_size, task.ignore_index)
+    assert (loaded.tiling.size, loaded.ignore_index) == (task.tiling.size, task.ignore_index)
 
 
 def _scores(true: np.ndarray, answers: np.ndarray, n: int) -> dict[str, list[float]]:
@@ -234,11 +234,33 @@ def test_large_images_are_predicted_in_tiles(tmp_path: Path, tile: Any, steps: i
 
 def test_an_encoder_of_one_size_predicts_any() -> None:
     task = ImageSegmenter("gmlp_ti16_224", 2, pretrained=False, image_size=96).eval()
-    assert task.tile_size == (96, 96)
+    assert task.tiling.size == (96, 96)
     for size in ((20, 300), (10, 10)):
         assert task.predict_step(torch.rand(1, 3, *size), 0).shape == (1, 2, *size)
     with pytest.raises(ValueError, match=r"`tile_size` to be \(96, 96\), the one size of gmlp_ti16_224, but got 64"):
         ImageSegmenter("gmlp_ti16_224", 2, pretrained=False, image_size=96, tile_size=64)
+
+
+def test_a_wrong_value_in_a_later_batch_is_refused(tmp_path: Path) -> None:
+    masks = torch.zeros(10, 32, 40, dtype=torch.long)
+    masks[4:] = 255
+    with pytest.raises(ValueError, match="values from 0 to 2, but got 255"):
+        _trainer(tmp_path).fit(_segmenter(), DataLoader(TensorDataset(torch.rand(10, 3, 32, 40), masks), 2))
+
+
+def test_numpys_class_weights_are_loaded_from_a_checkpoint(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, enable_checkpointing=True)
+    trainer.fit(_segmenter(class_weights=np.array([1.0, 2.0, 3.0])), _loader(_masks()))
+    loaded = ImageSegmenter.load_from_checkpoint(trainer.checkpoint_callback.best_model_path, weights_only=True)
+    assert loaded.hparams["class_weights"] == [1.0, 2.0, 3.0]
+
+
+def test_augmented_predictions_of_large_images_are_tiled() -> None:
+    task = _segmenter(2, tile_size=32).eval()
+    sizes = []
+    task.model.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
+    assert lh.TestTimeAugmentation(task, "flips").predict_step(torch.rand(1, 3, 64, 80), 0).shape == (1, 2, 64, 80)
+    assert set(sizes) == {(32, 32)}
 
 
 def test_the_data_decides_what_is_ignored(shapes_folder: Path, tmp_path: Path) -> None:
@@ -302,7 +324,7 @@ def test_settings_can_be_given_as_text(text: str, loss: Any) -> None:
     arguments += [f"--model.loss={text}", "--model.tile_size=[16, 32]", "--model.ignore_index=255"]
     task = parser.instantiate_classes(parser.parse_args(arguments)).model
     assert task.hparams["loss"] == loss
-    assert (task.tile_size, task.ignore_index) == ((16, 32), 255)
+    assert (task.tiling.size, task.ignore_index) == ((16, 32), 255)
 
 
 def validate(folder: Path, world_size: int) -> dict[str, float]:

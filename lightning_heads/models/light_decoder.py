@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import (
     Activation,
+    Blur,
     Norm,
     SelfAttention,
     Upsample,
@@ -93,6 +94,7 @@ class LightDecoder(nn.Module):
         self.out = nn.Conv2d(width, num_outputs * (4 if self.in_blocks else 1), 3, padding=1)
         if self.in_blocks:
             icnr_(self.out.weight)
+        self.blur = Blur() if self.in_blocks and blur and blur_final else nn.Identity()
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         *skips, x = maps
@@ -107,7 +109,7 @@ class LightDecoder(nn.Module):
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             x = stage(x, skip)
         x = self.out(x)
-        return from_blocks(x, size) if self.in_blocks else _fit(x, size)
+        return self.blur(from_blocks(x, size)) if self.in_blocks else _fit(x, size)
 
 
 class _Stage(nn.Module):

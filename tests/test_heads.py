@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_heads import create_head
+from lightning_heads.heads import create_dense_head
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -70,3 +71,50 @@ def test_initialisation_equals_fastai() -> None:
 def test_refuses_wrong_settings(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_head(6, 3, **settings)
+
+
+@pytest.mark.parametrize("upsample", ["nearest", "bilinear", "transposed", "pixel_shuffle"])
+@pytest.mark.parametrize(("reduction", "scale"), [(1, 1), (2, 2), (8, 8), (14, 16), (32, 32)])
+def test_dense_head_doubles_until_the_reduction_is_reached(upsample: str, reduction: int, scale: int) -> None:
+    head = create_dense_head(12, 3, reduction, upsample=upsample, width=20)
+    out = head(torch.randn(2, 12, 3, 2))
+    assert out.shape == (2, 3, 3 * scale, 2 * scale)
+    out.square().sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_dense_head_halves_its_width_down_to_16() -> None:
+    widths = [m.num_features for m in create_dense_head(64, 2, 64, width=100).modules() if hasattr(m, "num_features")]
+    assert widths == [100, 50, 25, 16, 16, 16]
+    narrow = [m.num_features for m in create_dense_head(64, 2, 8, width=8).modules() if hasattr(m, "num_features")]
+    assert narrow == [8, 8, 8]
+
+
+def test_dense_head_with_unit_weights_is_interpolation() -> None:
+    head = create_dense_head(1, 1, 4, upsample="bilinear", width=1).eval()
+    for module in head.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.dirac_(module.weight)
+    x = torch.rand(1, 1, 5, 6)
+    half = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear")
+    expected = torch.nn.functional.interpolate(half, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(head(x), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_dense_head_stays_in_y_range() -> None:
+    out = create_dense_head(4, 1, 2, width=4, y_range=(1.0, 2.0))(100 * torch.randn(2, 4, 8, 8))
+    assert out.min() >= 1
+    assert out.max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"upsample": "cubic"}, "`upsample` to be nearest, bilinear, transposed or pixel_shuffle, but got 'cubic'"),
+        ({"width": 0}, "at least 1, but got 4, 1, 2 and 0"),
+        ({"reduction": 0}, "at least 1, but got 4, 1, 0 and 256"),
+    ],
+)
+def test_dense_head_refuses_wrong_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_dense_head(4, 1, **{"reduction": 2, **settings})

@@ -1,5 +1,6 @@
 """Ways to spoil a photograph, for a model that learns to restore it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,8 @@ class Degradation(nn.Module):
 class Downscale(Degradation):
     """Makes an image smaller, stores it in 8 bits, and enlarges it to its size again: for super-resolution.
 
-    Both ways are bicubic, the first one antialiased, as super-resolution is measured. Images to predict are enlarged.
+    Both ways are bicubic, the first one antialiased, as super-resolution is measured. A side that `scale` does not
+    divide is continued by its last pixels until it does, so that `scale` is exact. Images to predict are enlarged.
 
     Args:
         scale: How many times smaller.
@@ -51,12 +53,17 @@ class Downscale(Degradation):
         """Returns the enlarged small image."""
         small = _shrink(image, self.scale, v2.InterpolationMode.BICUBIC)
         if self.jpeg_quality is not None:
-            small = v2.functional.jpeg(small, _draw_quality(self.jpeg_quality))
-        return _enlarge(small, image.shape[-2:])
+            small = _compress(small, _draw_quality(self.jpeg_quality))
+        return self._enlarged(small, image)
 
     def prepare(self, image: Tensor) -> Tensor:
         """Enlarges a small image."""
         return _enlarge(image, [round(side * self.scale) for side in image.shape[-2:]])
+
+    def _enlarged(self, small: Tensor, image: Tensor) -> Tensor:
+        """Enlarges the small image, and leaves out what continued the original."""
+        height, width = image.shape[-2:]
+        return self.prepare(small)[..., :height, :width]
 
 
 class Crappify(Downscale):
@@ -87,7 +94,7 @@ class Crappify(Downscale):
         quality = _draw_quality(self.jpeg_quality)
         if self.text:
             small = _write(small, str(quality))
-        return _enlarge(v2.functional.jpeg(small, quality), image.shape[-2:])
+        return self._enlarged(_compress(small, quality), image)
 
 
 class Grey(Degradation):
@@ -99,6 +106,7 @@ class Grey(Degradation):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns the luminance, `(1, h, w)`."""
+        _require_opaque("Grey", image)
         return v2.functional.rgb_to_grayscale(image, num_output_channels=1)  # type: ignore[no-any-return]
 
     def prepare(self, image: Tensor) -> Tensor:
@@ -142,7 +150,9 @@ class Noise(Degradation):
 
 def _shrink(image: Tensor, scale: float, interpolation: v2.InterpolationMode) -> Tensor:
     """Returns the smaller image as a file would hold it, uint8."""
-    size = [max(round(side / scale), 1) for side in image.shape[-2:]]
+    size = [math.ceil(side / scale) for side in image.shape[-2:]]
+    bottom, right = (round(small * scale) - side for small, side in zip(size, image.shape[-2:], strict=True))
+    image = v2.functional.pad(image, [0, 0, right, bottom], padding_mode="edge")
     small: Tensor = v2.functional.resize(image, size, interpolation, antialias=True)
     return (small.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -152,6 +162,16 @@ def _enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
     image = v2.functional.to_dtype(image, torch.float32, scale=True)
     large: Tensor = v2.functional.resize(image, [*size], v2.InterpolationMode.BICUBIC, antialias=True)
     return large.clamp(0, 1)
+
+
+def _compress(image: Tensor, quality: int) -> Tensor:
+    _require_opaque("JPEG", image)
+    return v2.functional.jpeg(image, quality)  # type: ignore[no-any-return]
+
+
+def _require_opaque(name: str, image: Tensor) -> None:
+    if len(image) not in (1, 3):
+        raise ValueError(f"Expected images of 1 or 3 channels for {name}, but got {len(image)}")
 
 
 def _write(image: Tensor, text: str) -> Tensor:

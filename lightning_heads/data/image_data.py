@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from .augment import AugTransforms
 from .dataset import ImageDataset
 from .loader import SeededLoader
-from .read import EXTENSIONS, ImageReadError, find_images, verify_images
+from .read import EXTENSIONS, ImageReadError, find_images, read_image, verify
 from .resize import ResizeTo
 from .split_folders import Split
 
@@ -203,8 +203,7 @@ class ImageData(L.LightningDataModule):
 
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
         """Reads all files of a split, or those to `predict`, and returns what is wrong by index."""
-        bad = {error.path: error for error in verify_images(paths, self.num_workers)}
-        return {i: bad[path] for i, path in enumerate(paths) if path in bad}
+        return verify(len(paths), lambda index: read_image(paths[index]), self.num_workers)
 
 
 def no_images(root: Path) -> ValueError:

@@ -1,5 +1,6 @@
 """Reading the masks of segmentation, whatever their mode, without changing a value."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,16 +37,21 @@ def read_mask(path: str | Path, colours: bool = False) -> Values:
         colours: Whether to read RGB; a palette then gives its colours.
 
     Raises:
-        MaskReadError: If the file is missing, empty or no image, is coloured where numbers are asked for, or holds
-            negative numbers or fractions.
+        MaskReadError: If the file is missing, empty or no image, is coloured where numbers are asked for, has several
+            channels of 16 bits, or holds negative numbers or fractions.
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise MaskReadError(path, "the file is empty")
         with Image.open(path) as file:
+            deep = any(re.search(";16[BLN]", str(args)) for *_, args in file.tile)  # gone once it is decoded
             image = ImageOps.exif_transpose(file)
             wide = image.mode.startswith("I") or image.mode == "F"
+            if deep and not wide:
+                raise MaskReadError(
+                    path, "it has 16 bits a channel, of which 8 would be read; save it as grey, or in 8"
+                )
             if colours and not wide:
                 return np.array(image.convert("RGB"))
             if image.mode not in ("1", "L", "LA", "P", "PA") and not wide:

@@ -122,4 +122,8 @@ class _Table:
 
 
 def _plain(code: Code) -> int | tuple[int, ...]:
-    return int(code) if isinstance(code, (int, np.integer)) else tuple(int(number) for number in code)
+    if isinstance(code, (int, np.integer)):
+        return int(code)
+    if isinstance(code, (str, float)):
+        raise ValueError(f"Expected each code to be a number or a colour, as in {{'sky': 1}}, but got {code!r}")
+    return tuple(int(number) for number in code)

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from .dataset import ImageDataset
 from .image_data import ImageData, Resize, Samples
 from .mask_codes import MaskCodes
-from .mask_dataset import MaskDataset, files_of, verify_masks
-from .read import ImageReadError
+from .mask_dataset import MaskDataset, files_of
+from .read import ImageReadError, verify
 from .resize import ResizeTo
 from .split_folders import Split
 
@@ -111,7 +111,7 @@ class MaskData(ImageData):
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
         if split == "predict":
             return super()._errors(paths, split)
-        return verify_masks(self._dataset(split), self.num_workers)
+        return verify(len(paths), self._dataset(split).read, self.num_workers)
 
 
 def _existing(samples: Samples, split: Split, on_error: str) -> Samples:

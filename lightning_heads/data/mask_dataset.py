@@ -1,20 +1,19 @@
 """A data set of image files with their masks."""
 
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from tqdm import tqdm
 
 from .mask import MaskReadError
 from .mask_codes import MaskCodes
-from .read import ImageReadError, read_image
+from .read import read_image
 
 
 class MaskDataset(Dataset[Any]):
@@ -50,6 +49,8 @@ class MaskDataset(Dataset[Any]):
         self.paths, self.masks = [*paths], [*masks]
         self.codes, self.ignore_index = codes, ignore_index
         self.channels, self.size, self.augment = channels, size, augment
+        # shared, so that one worker warns for all
+        self._warned = torch.zeros((), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,6 +65,8 @@ class MaskDataset(Dataset[Any]):
     def read(self, index: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         """Reads an image `(c, h, w)` and its mask `(k + 1, h, w)` as they are.
 
+        Warns, once, of an image that is turned upright without its mask, where their sizes do not tell which is right.
+
         Raises:
             ImageReadError: If one of them cannot be read, or their sizes differ.
         """
@@ -71,6 +74,13 @@ class MaskDataset(Dataset[Any]):
         image, mask = read_image(path, self.channels), self.codes.read(files)
         if image.shape[-2:] != mask.shape[-2:]:
             raise MaskReadError(files[0], _other_size(path, image, mask))
+        if not self._warned and (left := _left_as_is(path, files)):
+            self._warned.fill_(True)
+            warnings.warn(
+                f"{path} is turned upright by its EXIF orientation, but its mask {left} has none: if the mask was "
+                "drawn on the image as it is stored, drop that orientation; other images may be alike",
+                stacklevel=2,
+            )
         return tv_tensors.Image(image), tv_tensors.Mask(mask)
 
     def _target(self, mask: Tensor) -> Tensor:
@@ -90,21 +100,19 @@ def _other_size(path: Path, image: Tensor, mask: Tensor) -> str:
     return reason
 
 
+def _left_as_is(path: Path, files: Sequence[Path]) -> Path | None:
+    """Returns the first mask that is stored as large as its image, and not turned upright while the image is."""
+    size, orientation = _header(path)
+    return next((file for file in files if _header(file) == (size, 1)), None) if orientation != 1 else None
+
+
+def _header(path: Path) -> tuple[tuple[int, int], int]:
+    """Returns the width and height that a file stores, and its EXIF orientation, without decoding it."""
+    with Image.open(path) as file:
+        exif = file.getexif() if "exif" in file.info else {}
+        return file.size, exif.get(ExifTags.Base.Orientation, 1)
+
+
 def files_of(mask: Path | tuple[Path, ...]) -> tuple[Path, ...]:
     """Returns the files of a mask: one, or one for each class."""
     return mask if isinstance(mask, tuple) else (mask,)
-
-
-def verify_masks(dataset: MaskDataset, num_workers: int = 2) -> dict[int, ImageReadError]:
-    """Decodes every image and mask and returns an error for each pair that cannot be used, by index."""
-
-    def check(index: int) -> ImageReadError | None:
-        try:
-            dataset.read(index)
-        except ImageReadError as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        found = tqdm(pool.map(check, range(len(dataset))), "checking masks", len(dataset), unit="image")
-        return {index: error for index, error in enumerate(found) if error is not None}

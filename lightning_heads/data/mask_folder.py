@@ -12,7 +12,7 @@ from .mask_data import MaskData
 from .mask_dataset import files_of
 from .read import find_images
 from .split import stratified_split
-from .split_folders import SPLIT_FOLDERS, Split, require_folder
+from .split_folders import Split, require_folder, split_names
 
 
 class MaskFolderData(MaskData):
@@ -103,14 +103,10 @@ class MaskFolderData(MaskData):
 def _folders(root: Path, images: str) -> dict[Split, tuple[Path, Path]]:
     """Returns what each split's masks are beside, and the folder of its images."""
     require_folder(root, "root")
-    outer = {name: (root / name, root / name / images) for name in SPLIT_FOLDERS}
-    inner = {name: (root, root / images / name) for name in SPLIT_FOLDERS}
-    for layout in (outer, inner):
-        found = {SPLIT_FOLDERS[name]: folders for name, folders in layout.items() if folders[1].is_dir()}
-        if found and "train" not in found:
-            raise ValueError(f"Expected images to train on beside {', '.join(str(f) for _, f in found.values())}")
-        if found:
-            return found
+    if outer := split_names(lambda name: root / name / images):
+        return {split: (root / name, root / name / images) for split, name in outer.items()}
+    if inner := split_names(lambda name: root / images / name):
+        return {split: (root, root / images / name) for split, name in inner.items()}
     require_folder(root / images, "images")
     return {"train": (root, root / images)}
 

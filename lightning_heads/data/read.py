@@ -1,7 +1,7 @@
 """Reading image files, whatever their mode, and saying which cannot be read."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,17 +97,24 @@ def find_images(root: Path) -> list[Path]:
 
 def verify_images(paths: Sequence[Path], num_workers: int = 2, progress: bool = True) -> list[ImageReadError]:
     """Decodes every file and returns an error for each that cannot be read, in order."""
+    return [*verify(len(paths), lambda index: read_image(paths[index]), num_workers, progress).values()]
 
-    def check(path: Path) -> ImageReadError | None:
+
+def verify(
+    count: int, read: Callable[[int], object], num_workers: int = 2, progress: bool = True
+) -> dict[int, ImageReadError]:
+    """Calls `read` with every index below `count` and returns the error of each that cannot be read, in order."""
+
+    def check(index: int) -> ImageReadError | None:
         try:
-            read_image(path)
+            read(index)
         except ImageReadError as error:
             return error
         return None
 
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        found = tqdm(pool.map(check, paths), "checking images", len(paths), unit="image", disable=not progress)
-        return [error for error in found if error is not None]
+        found = tqdm(pool.map(check, range(count)), "checking images", count, unit="image", disable=not progress)
+        return {index: error for index, error in enumerate(found) if error is not None}
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

@@ -1,7 +1,7 @@
 """Bringing images to one size."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,17 +15,27 @@ class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     Args:
         size: Height and width, in pixels.
         method: `crop` keeps proportions and cuts the longer side, at random while training; `squish` does not keep
-            proportions; `pad` keeps them and fills with black; `none` keeps the scale too, cuts like `crop` and fills
-            what is smaller.
+            proportions; `pad` keeps them and fills; `none` keeps the scale too, cuts like `crop` and fills what is
+            smaller.
         random: Whether a crop is at a random place instead of the centre.
         whole: Whether to bring images to that scale alone, so that nothing is cut or filled and sizes differ.
+        fill: `black`, or `mirror` to repeat the image in mirrors; with None nothing is filled and sizes differ.
     """
 
-    def __init__(self, size: Sequence[int], method: str = "crop", random: bool = False, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        size: Sequence[int],
+        method: str = "crop",
+        random: bool = False,
+        *,
+        whole: bool = False,
+        fill: Literal["black", "mirror"] | None = "black",
+    ) -> None:
         super().__init__()
         if method not in ("crop", "squish", "pad", "none"):
             raise ValueError(f"Expected `resize` to be none, crop, squish or pad, but got {method!r}")
-        self.size, self.method, self.random, self.whole = (size[0], size[1]), method, random, whole
+        self.size, self.method, self.random = (size[0], size[1]), method, random
+        self.whole, self.fill = whole, fill
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the place of the crop as fractions of what is left over."""
@@ -38,13 +48,13 @@ class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
         out = self._resize(inpt, h, w)
         if self.whole:
             return out
-        if h < height or w < width:
-            left, top = max(width - w, 0) // 2, max(height - h, 0) // 2
-            right, bottom = max(width - w, 0) - left, max(height - h, 0) - top
-            out = self._call_kernel(v2.functional.pad, out, [left, top, right, bottom])
+        if self.fill is None:
+            height, width = min(h, height), min(w, width)
+        elif h < height or w < width:
+            out = self._filled(out, max(height - h, 0), max(width - w, 0))
         top, left = (
             round(place * (have - want))
-            for place, have, want in zip(params["place"], out.shape[-2:], self.size, strict=True)
+            for place, have, want in zip(params["place"], out.shape[-2:], (height, width), strict=True)
         )
         return self._call_kernel(v2.functional.crop, out, top, left, height, width)
 
@@ -58,9 +68,24 @@ class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
         scale = choose(height / h, width / w)
         return max(round(h * scale), 1), max(round(w * scale), 1)
 
+    def _filled(self, inpt: Any, rows: int, columns: int) -> Any:
+        """Adds rows and columns, as many on either side."""
+        top, left = rows // 2, columns // 2
+        if self.fill == "black":
+            return self._call_kernel(v2.functional.pad, inpt, [left, top, columns - left, rows - top])
+        h, w = inpt.shape[-2:]
+        y, x = _mirrored(-top, h + rows - top, h), _mirrored(-left, w + columns - left, w)
+        return tv_tensors.wrap(inpt.as_subclass(Tensor)[..., y[:, None], x], like=inpt)
+
     def _resize(self, inpt: Any, h: int, w: int) -> Any:
         if not isinstance(inpt, tv_tensors.Mask):
             return self._call_kernel(v2.functional.resize, inpt, [h, w], antialias=True)
         # torchvision's own choice for masks takes the corner of each block, half a pixel off the image
         nearest = v2.InterpolationMode.NEAREST_EXACT
         return tv_tensors.wrap(v2.functional.resize(inpt.as_subclass(Tensor), [h, w], nearest), like=inpt)
+
+
+def _mirrored(start: int, stop: int, side: int) -> Tensor:
+    """Returns the pixel of a side for each place, however far beyond it."""
+    place = torch.arange(start, stop) % (2 * side)
+    return torch.minimum(place, 2 * side - 1 - place)

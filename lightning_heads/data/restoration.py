@@ -1,10 +1,10 @@
 """Image-to-image training data made from photographs."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -13,7 +13,7 @@ from .dataset import ImageDataset
 from .degrade import Degradation
 from .image_data import ImageData, Resize, Samples, no_images
 from .pair_dataset import ImagePairDataset
-from .read import ImageReadError, find_images
+from .read import ImageReadError, find_images, verify
 from .resize import ResizeTo
 from .split import stratified_split
 from .split_folders import Split, require_folder, split_folders
@@ -40,13 +40,15 @@ class RestorationData(ImageData):
         valid_fraction: Share of the images for validation, where there is no folder for it.
         test_fraction: Share of the images for testing, likewise.
         seed: Seed of that split, and of what the degradation of validation and test images draws.
-        whole: Whether validation and test images are whole, in a batch each, as those to predict always are.
+        whole: Whether validation and test images are whole, in a batch each, as those to predict always are. Else they
+            are cut at their centre; where some are smaller than `image_size`, each is in a batch of its own too.
         predict_root: A folder of bad images, searched recursively, or one, to restore; for super-resolution they are
             enlarged first, for colourisation their luminance is taken. By default the inputs of the test.
         image_size: See `ImageData`.
         batch_size: See `ImageData`.
         num_workers: See `ImageData`.
         resize: How images are brought to `image_size`; see `ResizeTo`. By default crops of the photographs as they are.
+            Smaller ones are mirrored in training, and left as they are in evaluation, which counts real pixels alone.
         augmentation: Changes a training image before it is degraded; of parallel folders, input and target alike, as
             torchvision's transforms change several images. By default a horizontal flip, which blurs nothing.
         augment: See `ImageData`.
@@ -132,30 +134,38 @@ class RestorationData(ImageData):
             samples.paths,
             targets,
             channels=self.channels,
-            size=ResizeTo(self.image_size, self.resize, random=random, whole=whole),
+            size=ResizeTo(self.image_size, self.resize, random=random, whole=whole, fill="mirror" if random else None),
             augment=self.augmentation if random else None,
             degradation=self.degradation,
             seed=None if random else self.seed,
         )
 
     def _loader(self, dataset: Any) -> DataLoader[Any]:
-        # whole images differ in size
-        return DataLoader(dataset, batch_size=1 if dataset.size.whole else self.batch_size, **self._workers())
+        batch_size = self.batch_size if _one_size(dataset.size, dataset.paths) else 1
+        return DataLoader(dataset, batch_size=batch_size, **self._workers())
 
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
         if self.degradation is not None or split == "predict":
             return super()._errors(paths, split)
-        dataset = self._dataset(split)
+        return verify(len(paths), self._dataset(split).read, self.num_workers)
 
-        def check(index: int) -> ImageReadError | None:
-            try:
-                dataset.read(index)
-            except ImageReadError as error:
-                return error
-            return None
 
-        with ThreadPoolExecutor(max(self.num_workers, 1)) as pool:
-            return {i: error for i, error in enumerate(pool.map(check, range(len(paths)))) if error is not None}
+def _one_size(size: ResizeTo, paths: list[Path]) -> bool:
+    """Tells whether all images come out in one size."""
+    if size.whole:
+        return False
+    if size.fill is not None or size.method in ("crop", "squish"):
+        return True
+    return size.method == "none" and all(_short_side(path) >= max(size.size) for path in paths)
+
+
+def _short_side(path: Path) -> float:
+    """Returns the shorter side of an image in pixels, without decoding it."""
+    try:
+        with Image.open(path) as file:
+            return float(min(file.size))
+    except Exception:  # is reported where it is read
+        return float("inf")
 
 
 def _split_paths(root: Path, fractions: tuple[float, float], seed: int) -> dict[Split, list[Path]]:

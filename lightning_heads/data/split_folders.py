@@ -1,11 +1,12 @@
 """Folders that are named after the splits of a data set."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "valid", "test"]
 
-SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
 def require_folder(root: Path, what: str) -> None:
@@ -19,10 +20,25 @@ def split_folders(root: Path) -> dict[Split, Path]:
 
     Raises:
         FileNotFoundError: If there is no folder `root`.
-        ValueError: If there are folders, but none to train on.
+        ValueError: If there are folders, but none to train on, or two for validation.
     """
     require_folder(root, "root")
-    folders = {split: root / name for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
-    if folders and "train" not in folders:
-        raise ValueError(f"Expected {root} to hold train beside {', '.join(f.name for f in folders.values())}")
-    return folders or {"train": root}
+    return {split: root / name for split, name in split_names(lambda name: root / name).items()} or {"train": root}
+
+
+def split_names(folder_of: Callable[[str], Path]) -> dict[Split, str]:
+    """Returns the name of each split whose folder is there.
+
+    Raises:
+        ValueError: If there are folders, but none to train on, or two for validation.
+    """
+    found: dict[Split, str] = {}
+    for name, split in _NAMES.items():
+        if folder_of(name).is_dir():
+            if split in found:
+                raise ValueError(f"Expected one of {folder_of(found[split])} and {folder_of(name)}, but both are there")
+            found[split] = name
+    if found and "train" not in found:
+        others = ", ".join(str(folder_of(name)) for name in found.values())
+        raise ValueError(f"Expected a folder to train on, {folder_of('train')}, beside {others}")
+    return found

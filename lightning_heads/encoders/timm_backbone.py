@@ -56,7 +56,8 @@ class TimmBackbone(Backbone):
         maps: list[Tensor] = self.body.forward_intermediates(
             x, indices=indices, output_fmt="NCHW", intermediates_only=True
         )
-        return sorted(maps, key=lambda m: -m.shape[-2])
+        in_order = sorted(indices)
+        return [maps[in_order.index(i)] for i in indices]
 
     def depths(self) -> dict[str, int]:
         return {f"body.{name}": depth for name, depth in timm_depths(self.body).items()}

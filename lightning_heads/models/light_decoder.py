@@ -25,13 +25,16 @@ LastCross = Literal["full", "half", "none"]
 # Channels of a stage over its reduction: 32 at 1/2, 64 at 1/4.
 _WIDTH = 16
 
+# Channels of what is made of the image itself, without which thin structures are learnt late.
+_IMAGE_WIDTH = 24
+
 
 class LightDecoder(nn.Module):
     """Maps an image `(b, c, h, w)` and its encoder's maps, from fine to coarse, to `(b, num_outputs, h, w)`.
 
     Each stage narrows the coarser map before it enlarges it, and convolves it with the skip once. The image's own
-    pixels join the stage at half resolution, as blocks of 2x2, and the output is put together from such blocks: full
-    detail without a layer at full resolution, which costs most in other decoders.
+    pixels, convolved once, join the stage at half resolution, as blocks of 2x2, and the output is put together from
+    such blocks: full detail without a layer at full resolution, which costs most in other decoders.
 
     Args:
         channels: Channels of the maps.
@@ -70,12 +73,13 @@ class LightDecoder(nn.Module):
         *skips, width = channels
         scales = [*reductions[: len(skips)]]
         self.last_cross, self.in_blocks = last_cross, last_cross == "half" and scales[0] > 1
-        if self.in_blocks:
-            skips[0] += 4 * in_channels
-        elif last_cross != "none" and scales[0] == 1:
-            skips[0] += in_channels
-        elif last_cross == "full":
-            skips, scales = [in_channels, *skips], [1, *scales]
+        if last_cross != "none":
+            joined = in_channels * (4 if self.in_blocks else 1)
+            self.image = conv_layer(joined, _IMAGE_WIDTH, norm="none", act=act)
+            if self.in_blocks or scales[0] == 1:
+                skips[0] += _IMAGE_WIDTH
+            else:
+                skips, scales = [_IMAGE_WIDTH, *skips], [1, *scales]
         self.stages = nn.ModuleList()
         for i, (skip, scale) in enumerate(zip(reversed(skips), reversed(scales), strict=True)):
             last = i == len(skips) - 1
@@ -99,13 +103,12 @@ class LightDecoder(nn.Module):
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         *skips, x = maps
         size = image.shape[-2:]
-        if self.in_blocks:
-            blocks = to_blocks(image)
-            skips[0] = torch.cat([_fit(skips[0], blocks.shape[-2:]), blocks], dim=1)
-        elif self.last_cross != "none" and len(skips) == len(self.stages):
-            skips[0] = torch.cat([_fit(skips[0], size), image], dim=1)
-        elif self.last_cross == "full":
-            skips = [image, *skips]
+        if self.last_cross != "none":
+            image = self.image(to_blocks(image) if self.in_blocks else image)
+            if len(skips) < len(self.stages):
+                skips = [image, *skips]
+            else:
+                skips[0] = torch.cat([_fit(skips[0], image.shape[-2:]), image], dim=1)
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             x = stage(x, skip)
         x = self.out(x)

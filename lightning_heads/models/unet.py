@@ -139,4 +139,6 @@ class DynamicUnet(nn.Module):
 
 def _padded(x: Tensor, multiple: int) -> Tensor:
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    # as multiples, whose halves an export with dynamic sizes knows to be exact
+    rows, columns = ((side + multiple - 1) // multiple * multiple for side in (height, width))
+    return F.pad(x, (0, columns - width, 0, rows - height), mode="replicate")

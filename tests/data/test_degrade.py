@@ -44,8 +44,30 @@ def test_downscale_is_pillows_bicubic_both_ways(scale: int, channels: int) -> No
     assert (out - photo).abs().mean() > 5 * (out - expected).abs().mean()
 
 
-def test_downscale_of_a_size_that_does_not_divide_keeps_it() -> None:
-    assert Downscale(4)(_photo(97, 122)).shape == (3, 97, 122)
+@pytest.mark.parametrize(("height", "width"), [(97, 122), (99, 123), (3, 5)])
+def test_downscale_of_a_size_that_does_not_divide_keeps_it_and_the_scale(height: int, width: int) -> None:
+    photo = _photo(height, width)
+    out = Downscale(4)(photo)
+    assert out.shape == photo.shape
+    whole = np.pad(photo.numpy(), ((0, 0), (0, -height % 4), (0, -width % 4)), mode="edge")
+    h, w = whole.shape[1:]
+    small = _to_pillow(torch.from_numpy(whole)).resize((w // 4, h // 4), Image.Resampling.BICUBIC)
+    expected = _from_pillow(small.resize((w, h), Image.Resampling.BICUBIC))[:, :height, :width]
+    assert (out - expected).abs().max() < 2.5 / 255
+    prepared = Downscale(4).prepare(_from_pillow(small))[:, :height, :width]
+    assert (out - prepared).abs().max() < 2.5 / 255
+
+
+@pytest.mark.parametrize("scale", [1.3, 1.5, 2, 3, 4.7])
+def test_any_scale_keeps_any_size(scale: float) -> None:
+    for side in range(1, 40):
+        assert Downscale(scale)(torch.rand(1, side, 40 - side)).shape == (1, side, 40 - side)
+
+
+@pytest.mark.parametrize("degradation", [Crappify(2), Downscale(2, 50), Grey()])
+def test_transparency_is_refused_where_there_can_be_none(degradation: Degradation) -> None:
+    with pytest.raises(ValueError, match=r"images of 1 or 3 channels for (JPEG|Grey), but got 4"):
+        degradation(torch.rand(4, 24, 24))
 
 
 def test_jpeg_is_pillows() -> None:

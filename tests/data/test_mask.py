@@ -1,8 +1,11 @@
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.io
 import torch
 from PIL import Image
 
@@ -175,6 +178,34 @@ def test_bad_masks_are_named(tmp_path: Path, name: str) -> None:
         read_mask(tmp_path / name, colours)
 
 
+def _png16(path: Path, values: np.ndarray) -> None:
+    """Writes `(h, w, c)` of 16 bits, which Pillow cannot."""
+    height, width, channels = values.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0), b"IDAT": zlib.compress(rows)}
+    written = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in {**chunks, b"IEND": b""}.items()
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+
+
+@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize("name", ["2.png", "3.png", "4.png", "3.tif"])
+def test_several_channels_of_16_bits_are_refused(tmp_path: Path, name: str, colours: bool) -> None:
+    path = tmp_path / name
+    values = (CLASSES.astype(np.uint16) * 259)[..., None].repeat(int(name[0]), 2)
+    if name.endswith("png"):
+        _png16(path, values)
+    else:
+        skimage.io.imsave(path, values, check_contrast=False)
+    with pytest.raises(MaskReadError, match="it has 16 bits a channel, of which 8 would be read"):
+        read_mask(path, colours)
+    _png16(tmp_path / "grey.png", values[..., :1])
+    np.testing.assert_array_equal(read_mask(tmp_path / "grey.png"), values[..., 0])
+
+
 def test_jpeg_is_blamed_for_changed_values(tmp_path: Path) -> None:
     Image.fromarray(CLASSES * np.uint8(100)).save(tmp_path / "mask.jpg")
     with pytest.raises(MaskReadError, match="JPEG changes values, PNG keeps them"):
@@ -192,6 +223,8 @@ def test_jpeg_is_blamed_for_changed_values(tmp_path: Path) -> None:
         ({"a": [0, 0, 0], "b": 7}, [], "all numbers or all colours, but got 7 too"),
         ({"a": [0, 0, 0], "b": [1, 2]}, [], r"a colour of three numbers in 0..255, but got \(1, 2\)"),
         ({"a": [0, 0, 0], "b": [1, 2, 256]}, [], "a colour of three numbers"),
+        ({0: "background", 1: "cell"}, [], r"a number or a colour, as in {'sky': 1}, but got 'background'"),
+        ({"a": 0, "b": 0.5}, [], "a number or a colour, .* but got 0.5"),
         ({"a": -1, "b": 1}, [], "a number in 0..65535, but got -1"),
     ],
 )

@@ -68,6 +68,14 @@ def test_split_folders_are_taken_as_they_are(tmp_path: Path, make_pair: MakePair
             assert str(mask) == str(path).replace("images", "masks").replace(".jpg", ".png")
 
 
+@pytest.mark.parametrize("layout", ["data/{split}/{kind}", "data/{kind}/{split}"])
+def test_two_folders_for_validation_are_refused(tmp_path: Path, make_pair: MakePair, layout: str) -> None:
+    for split in ("train", "valid", "val"):
+        make_pair(*(f"{layout.format(split=split, kind=kind)}/0.png" for kind in ("images", "masks")))
+    with pytest.raises(ValueError, match=r"Expected one of .*/valid.* and .*/val.*, but both are there"):
+        _data(tmp_path / "data")
+
+
 def test_one_folder_is_split_by_fractions_and_always_alike(pairs: Path) -> None:
     data = _data(pairs, test_fraction=0.1)
     assert _counts(data) == {"train": 7, "valid": 2, "test": 1}
@@ -261,6 +269,25 @@ def test_masks_fit_images_as_they_are_turned_upright(tmp_path: Path, make_pair: 
     assert (parts == upright).mean() > 0.9
 
 
+@pytest.mark.parametrize(("orientation", "size"), [(2, (40, 30)), (3, (40, 30)), (4, (40, 30)), (6, (40, 40))])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_masks_that_may_lie_otherwise_than_their_images_are_named_once(
+    tmp_path: Path, make_pair: MakePair, orientation: int, size: tuple[int, int], suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for i in range(3):
+        mask = make_pair(f"data/images/{i}.{suffix}", f"data/masks/{i}.png", size, exif=exif)[1]
+    data = _data(tmp_path / "data", valid_fraction=0)
+    message = rf"images/\d.{suffix} is turned upright by its EXIF orientation, but its mask .*masks/\d.png has none"
+    with pytest.warns(UserWarning, match=message) as warned:
+        assert len(next(iter(data.train_dataloader()))[0]) == 3
+    assert len(warned) == 1
+    for mask in (tmp_path / "data/masks").iterdir():
+        Image.open(mask).save(mask, exif=exif)
+    next(iter(data.train_dataloader()))
+
+
 def test_missing_masks_are_counted_and_named(pairs: Path) -> None:
     for i in (3, 7):
         (pairs / f"masks/{i}.png").unlink()
@@ -320,7 +347,7 @@ def test_wrong_settings_are_refused(pairs: Path, settings: dict, error: type[Exc
 
 def test_folders_without_training_images_are_refused(tmp_path: Path, make_pair: MakePair) -> None:
     make_pair("data/valid/images/0.png", "data/valid/masks/0.png")
-    with pytest.raises(ValueError, match=r"images to train on beside .*valid"):
+    with pytest.raises(ValueError, match=r"a folder to train on, .*train/images, beside .*valid/images"):
         _data(tmp_path / "data")
     (tmp_path / "empty/images").mkdir(parents=True)
     (tmp_path / "empty/masks").mkdir()

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from lightning_heads.data import ImageReadError, read_image, verify_images
+from lightning_heads.data.read import verify
 
 
 def _save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -85,6 +86,17 @@ def test_verify_names_each_bad_file_in_order(tmp_path: Path, make_image: Callabl
     good = make_image("good.png")
     errors = verify_images([good, *(tmp_path / name for name in BAD)], progress=False)
     assert [error.path.name for error in errors] == [*BAD]
+
+
+def test_verify_gives_errors_by_index() -> None:
+    def read(index: int) -> None:
+        if index % 3 == 1:
+            raise ImageReadError(Path(f"{index}.png"), "it is odd")
+
+    found = verify(8, read, progress=False)
+    assert {index: error.path.stem for index, error in found.items()} == {1: "1", 4: "4", 7: "7"}
+    with pytest.raises(ZeroDivisionError):
+        verify(1, lambda index: 1 // index, progress=False)
 
 
 def test_channels_are_checked(make_image: Callable[..., Path]) -> None:

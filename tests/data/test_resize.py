@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
@@ -45,6 +46,22 @@ def test_unscaled_crops_equal_torchvisions() -> None:
     for shape in ((60, 90), (20, 90), (20, 10)):
         x = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
         assert (ResizeTo((30, 40), "none")(x) == v2.CenterCrop((30, 40))(x)).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (7, 5), (2, 90), (60, 90)])
+def test_mirrors_are_numpys_and_nothing_is_filled_without(shape: tuple[int, int]) -> None:
+    x = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
+    rows, columns = (max(want - have, 0) for want, have in zip((30, 40), shape, strict=True))
+    sides = [(n // 2, n - n // 2) for n in (0, rows, columns)]
+    expected = torch.from_numpy(np.pad(x.numpy(), sides, mode="symmetric"))
+    centre = ResizeTo((30, 40), "none")
+    out = ResizeTo((30, 40), "none", fill="mirror")(tv_tensors.Image(x))
+    assert isinstance(out, tv_tensors.Image)
+    assert out.as_subclass(torch.Tensor).equal(centre(expected))
+    unfilled = ResizeTo((30, 40), "none", fill=None)(x)
+    assert unfilled.shape[1:] == (min(30, shape[0]), min(40, shape[1]))
+    (top, bottom), (left, right) = sides[1:]
+    assert unfilled.equal(centre(x)[:, top : 30 - bottom, left : 40 - right])
 
 
 def test_unknown_resize_is_refused() -> None:

@@ -176,6 +176,44 @@ def test_evaluation_can_take_whole_images(photos: Path) -> None:
     assert next(iter(data.train_dataloader()))[0].shape == (4, 3, 24, 24)
 
 
+@pytest.mark.parametrize("resize", ["none", "pad"])
+def test_evaluation_counts_no_invented_pixels(photos: Path, resize: str) -> None:
+    data = _data(photos, Noise(0.1), image_size=(36, 128), resize=resize, valid_fraction=0.5)
+    for (_, target), path in zip(data.val_dataloader(), data.samples["valid"].paths, strict=True):
+        photo = _read(path)
+        if resize == "none":
+            assert target[0].equal(photo)
+        else:
+            assert target.shape[-2:] == (36, round(photo.shape[2] * 36 / photo.shape[1]))
+    inputs, targets = zip(*data.val_dataloader(), strict=True)
+    errors = torch.cat([(x - y).flatten() for x, y in zip(inputs, targets, strict=True)])
+    assert float(-10 * errors.square().mean().log10()) == pytest.approx(20, abs=0.3)
+
+
+def test_images_as_large_as_crops_are_evaluated_in_batches(photos: Path, make_image: MakeImage) -> None:
+    settings = {"image_size": 32, "valid_fraction": 0.4, "batch_size": 4}
+    assert [len(x) for x, _ in _data(photos, Grey(), **settings).val_dataloader()] == [4]
+    for i in range(10):
+        make_image(f"photos/small/{i}.png", size=(40, 31))
+    data = _data(photos, Grey(), **settings)
+    assert {tuple(y.shape) for _, y in data.val_dataloader()} == {(1, 3, 32, 32), (1, 3, 31, 32)}
+    data.samples["valid"].paths[0].write_bytes(b"")
+    with pytest.raises(lh.ImageReadError, match="the file is empty"):
+        list(data.val_dataloader())
+
+
+def test_small_photographs_are_mirrored_in_training(photos: Path) -> None:
+    data = _data(photos, Grey(), image_size=(100, 130), augment=False, valid_fraction=0.0)
+    _, targets = _all(data.train_dataloader())
+    mirrored = []
+    for path in data.samples["train"].paths:
+        photo = _read(path)
+        (top, left), (h, w) = ((100 - photo.shape[1]) // 2, (130 - photo.shape[2]) // 2), photo.shape[1:]
+        pad = ((0, 0), (top, 100 - h - top), (left, 130 - w - left))
+        mirrored.append(torch.from_numpy(np.pad(photo.numpy(), pad, mode="symmetric")))
+    assert all(sum(target.equal(each) for each in mirrored) == 1 for target in targets)
+
+
 @pytest.mark.parametrize(
     ("degradation", "shape"), [(Downscale(3), (3, 60, 78)), (Crappify(2), (3, 40, 52)), (Grey(), (1, 20, 26))]
 )
@@ -283,6 +321,13 @@ def test_targets_of_another_size_are_named_or_left_out(parallel: tuple[Path, Pat
     assert len(data.samples["train"].paths) == 7
 
 
+def test_two_folders_for_validation_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
+    for name in ("train", "valid", "val"):
+        make_image(f"data/{name}/0.png")
+    with pytest.raises(ValueError, match=r"Expected one of .*data/valid and .*data/val, but both are there"):
+        _data(tmp_path / "data", Grey())
+
+
 @pytest.mark.parametrize("settings", [{}, {"degradation": Grey(), "targets": "photos"}])
 def test_either_degradation_or_targets_is_asked_for(photos: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="either `degradation` or `targets`"):
@@ -300,7 +345,7 @@ def test_wrong_settings_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="but it holds no files"):
         _data(tmp_path / "empty", Grey())
     (photos / "valid").mkdir()
-    with pytest.raises(ValueError, match="to hold train beside valid"):
+    with pytest.raises(ValueError, match=r"a folder to train on, .*train, beside .*valid"):
         _data(photos, Grey())
 
 

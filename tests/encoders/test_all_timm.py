@@ -64,7 +64,9 @@ def test_nearly_every_timm_architecture_segments(capsys: pytest.CaptureFixture[s
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {error}"
     with capsys.disabled():
-        print(f"\n{len(works)} of {len(works) + len(failed)} timm architectures segment, {len(fixed)} at one size alone")
+        print(
+            f"\n{len(works)} of {len(works) + len(failed)} timm architectures segment, {len(fixed)} at one size alone"
+        )
         for name, reason in failed.items():
             print(f"  {name}: {' '.join(reason.split())[:200]}")
         print(f"  families that fail: {Counter(name.split('_')[0] for name in failed)}")

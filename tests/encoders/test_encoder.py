@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torchvision.models import densenet121
+from torchvision.models import densenet121, vit_b_32
 
 import lightning_heads as lh
 
@@ -115,3 +115,76 @@ def test_a_given_model_keeps_its_modes_and_frozen_parameters() -> None:
     assert (body.training, body.layer1.training, body.layer2.training) == (True, False, True)
     assert not any(p.requires_grad for p in body.conv1.parameters())
     assert len(encoder.param_groups()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped"),
+    [("test_vit", "body.norm.weight"), ("torchvision/vit_b_32", "body.encoder.ln.weight"), ("vgg11", "pre_logits")],
+)
+def test_keeping_the_pyramid_drops_what_it_does_not_depend_on(name: str, dropped: str) -> None:
+    with torch.device("cpu" if "/" in name else "meta"):
+        encoder = lh.Encoder(name, pretrained=False).eval()
+        assert any(dropped in key for key, _ in encoder.named_parameters())
+        x = torch.rand(1, encoder.in_channels, *encoder.meta.input_size)
+        before = encoder.pyramid(x)
+        encoder.keep_pyramid()
+        assert not any(dropped in key for key in encoder.state_dict())
+        after = encoder.pyramid(x)
+    for ours, earlier in zip(after, before, strict=True):
+        assert ours.shape == earlier.shape
+        if "/" in name:
+            torch.testing.assert_close(ours, earlier)
+    assert {id(p) for group in encoder.param_groups() for p in group} == {id(p) for p in encoder.parameters()}
+    with pytest.raises(RuntimeError, match="`keep_pyramid` has left what `pyramid` needs alone"):
+        encoder(x)
+
+
+def test_layers_that_run_without_reaching_the_pyramid_go_on_running_untrained() -> None:
+    encoder = lh.Encoder("ghostnet_050", pretrained=False, readout=False).eval()
+    x = torch.rand(1, 3, 64, 64)
+    before = encoder.pyramid(x)
+    names = {name for name, _ in encoder.named_parameters()}
+    encoder.keep_pyramid()
+    gone = names - {name for name, _ in encoder.named_parameters()}
+    assert gone
+    assert not gone & set(encoder.state_dict())
+    for ours, earlier in zip(encoder.pyramid(x), before, strict=True):
+        torch.testing.assert_close(ours, earlier)
+
+
+def test_pyramid_of_a_vit_is_timms_intermediate_maps() -> None:
+    model = timm.create_model("test_vit", pretrained=False, dynamic_img_size=True).eval()
+    x = torch.rand(1, 3, 96, 160)
+    with torch.no_grad():
+        expected = model.forward_intermediates(x, intermediates_only=True)
+        encoder = lh.Encoder(model, normalize=False, readout=False).eval()
+        maps = encoder.pyramid(x)
+    levels = encoder.meta.pyramid
+    assert levels[-1] == len(model.blocks) - 1
+    assert [*levels] == sorted(set(levels))
+    for ours, level in zip(maps, levels, strict=True):
+        torch.testing.assert_close(ours, expected[level])
+
+
+def test_pyramid_of_torchvisions_vit_is_its_layers_outputs() -> None:
+    model = vit_b_32(weights=None).eval()
+    outputs = []
+    for layer in model.encoder.layers:
+        layer.register_forward_hook(lambda _module, _args, out: outputs.append(out))
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        model(x)
+        expected = [outputs[i][:, 1:].transpose(1, 2).reshape(1, 768, 7, 7) for i in (2, 5, 8, 11)]
+        maps = lh.Encoder(model, normalize=False, readout=False).eval().pyramid(x)
+    for ours, theirs in zip(maps, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_pyramid_is_from_fine_to_coarse_in_the_models_own_maps() -> None:
+    model = timm.create_model("test_convnext", pretrained=False).eval()
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model.forward_intermediates(x, intermediates_only=True)
+        maps = lh.Encoder(model, normalize=False, readout=False).eval().pyramid(x)
+    for ours, theirs in zip(maps, expected[-len(maps) :], strict=True):
+        torch.testing.assert_close(ours, theirs)

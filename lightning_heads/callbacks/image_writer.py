@@ -17,10 +17,10 @@ class ImageWriter(PictureWriter):
     have alpha besides. Values beyond are clamped, and those that are not a number are 0.
 
     Args:
-        folder: Where to write; by default the folder `images` in that of the trainer's logs.
+        folder: Where to write; by default the folder `predicted_images` in that of the trainer's logs.
 
     Raises:
-        ValueError: If predictions are not images of 1, 3 or 4 channels, or would replace an image.
+        ValueError: If predictions are not images of 1, 3 or 4 channels, or would replace a file of the data.
     """
 
     name = "images"

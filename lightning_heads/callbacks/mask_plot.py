@@ -30,6 +30,9 @@ class MaskPlot(SamplePlot):
         count: How many of the worst samples, and how many fixed ones.
         palette: Red, green and blue in 0..255 of each class; for labels a first one of none of them. By default black,
             then colours that stay apart with and without red-green blindness.
+
+    Raises:
+        ValueError: If a task has more classes than the palette has colours; the default one has 256.
     """
 
     name = "masks"
@@ -41,6 +44,11 @@ class MaskPlot(SamplePlot):
         super().__init__(folder, count)
         class_colours(palette, 0)
         self.palette = palette
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuses a task with more classes than colours, before it is trained."""
+        count = len(getattr(pl_module, "class_names", None) or ())
+        class_colours(self.palette, count + _has_labels(pl_module, count))
 
     def scores(self, pl_module: L.LightningModule, predictions: Tensor, target: Tensor) -> Tensor:
         """Returns the mean IoU of each sample `(b,)`."""

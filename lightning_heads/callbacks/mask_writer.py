@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.resize import ResizeTo
 from .picture_writer import PictureWriter
 from .pictures import class_colours
 
@@ -24,12 +26,13 @@ class MaskWriter(PictureWriter):
     `classes.csv` beside them tells what is what. Of a data set without `paths`, masks keep the predictions' size.
 
     Args:
-        folder: Where to write; by default the folder `masks` in that of the trainer's logs.
+        folder: Where to write; by default the folder `predicted_masks` in that of the trainer's logs.
         palette: Red, green and blue in 0..255 of each class. By default black for the first, then colours that stay
             apart with and without red-green blindness.
 
     Raises:
-        ValueError: If predictions are not maps, have more than 256 classes, or would replace an image.
+        ValueError: If predictions are not maps, have more than 256 classes, show a part of a file only, or would
+            replace a file of the data.
     """
 
     name = "masks"
@@ -49,7 +52,7 @@ class MaskWriter(PictureWriter):
         if not self._labels and count > 256:
             raise ValueError(f"Expected 256 classes or fewer, which is what a png's palette has, but got {count}")
         self._colours = [] if self._labels else class_colours(self.palette, count)
-        if trainer.is_global_zero and not any(self._written):
+        if trainer.is_global_zero and not self._written:
             hexes = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self._colours]
             table = (
                 {"folder": self._subfolders, "class": names}
@@ -60,7 +63,15 @@ class MaskWriter(PictureWriter):
 
     def draw(self, prediction: Tensor, file: Path | None) -> Iterator[tuple[str, Image.Image]]:
         """Draws the mask, or label by label that of each."""
-        size = (prediction.shape[1], prediction.shape[2]) if file is None else _image_size(file)
+        size = shape = (prediction.shape[1], prediction.shape[2])
+        if file is not None:
+            size = _image_size(file)
+            if not _is_whole(shape, size, getattr(self._dataset, "size", None)):
+                raise ValueError(
+                    f"Expected a prediction of all of {file}, but it is {size[1]}x{size[0]} pixels and its prediction, "
+                    f"of a cut or padded image, {shape[1]}x{shape[0]}: predict with the data module, or its "
+                    "`predict_dataloader`"
+                )
         if self._labels:
             for label, subfolder in zip(prediction, self._subfolders, strict=True):
                 mask = (_resized(label, size) > 0.5).byte() * 255
@@ -84,6 +95,17 @@ def _image_size(path: Path) -> tuple[int, int]:
         turned = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
         width, height = ImageOps.exif_transpose(file).size if turned else file.size
     return height, width
+
+
+def _is_whole(shape: tuple[int, int], size: tuple[int, int], resize: Any) -> bool:
+    """Tells whether a prediction shows all of a file of a size, and the file alone, as far as their sizes tell."""
+    method = resize.method if isinstance(resize, ResizeTo) else None
+    if method == "squish":
+        return True
+    if method == "none" and not resize.whole:
+        return bool(resize.size == size)
+    # sides are rounded by less than a pixel
+    return abs(shape[0] * size[1] - shape[1] * size[0]) <= sum(size)
 
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ class MixUpCutMix(L.Callback):
     Images are float `(b, c, h, w)`. Targets in proportion to the share: class indices `(b,)`, which become
     probabilities `(b, num_classes)`; any `(b, k)`, that is probabilities, several labels or numbers; and float `(b,)`.
     Targets by pixel, `(b, h, w)` or `(b, k, h, w)`, are mixed as the images are: CutMix cuts masks by the same box,
-    and MixUp takes float ones only.
+    and MixUp takes float ones only. Of the task's `ignore_index`, a pixel blended with an ignored one is ignored.
 
     Args:
         mixup_alpha: Strength of MixUp, 0 for none.
@@ -62,7 +62,7 @@ class MixUpCutMix(L.Callback):
             return
         images, target = batch[:2]
         if target.ndim > 2:
-            batch[:2] = self._mix_pixels(images, target)
+            batch[:2] = self._mix_pixels(images, target, getattr(pl_module, "ignore_index", None))
         elif target.ndim == 2:
             batch[:2] = self._transform()(images, target)
         elif target.is_floating_point():
@@ -101,12 +101,18 @@ class MixUpCutMix(L.Callback):
             return mixup if float(torch.rand(())) < 0.5 else cutmix
         return mixup or cutmix
 
-    def _mix_pixels(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixes target maps as torchvision mixes images, in their own dtype."""
+    def _mix_pixels(self, images: Tensor, target: Tensor, ignore: int | None) -> tuple[Tensor, Tensor]:
+        """Mixes target maps as torchvision mixes images, in their own dtype; any share of `ignore` makes it that."""
         maps = target[:, None] if target.ndim == 3 else target
+        ignored = torch.zeros_like(maps, dtype=torch.float32) if ignore is None else (maps == ignore).float()
         labels = images.new_zeros(len(images), 1)  # torchvision asks for some
-        mixed, _, maps = self._transform()(tv_tensors.Image(images), labels, tv_tensors.Image(maps))
-        return mixed.as_subclass(Tensor), maps.as_subclass(Tensor).view(target.shape)
+        mixed, _, maps, ignored = self._transform()(
+            tv_tensors.Image(images), labels, tv_tensors.Image(maps), tv_tensors.Image(ignored)
+        )
+        maps = maps.as_subclass(Tensor)
+        if ignore is not None and maps.is_floating_point():  # integers are cut, not blended
+            maps = maps.masked_fill(ignored.as_subclass(Tensor) > 0, ignore)
+        return mixed.as_subclass(Tensor), maps.view(target.shape)
 
     def _classes(self, pl_module: L.LightningModule) -> int:
         if self.num_classes is not None:

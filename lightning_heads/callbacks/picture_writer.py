@@ -21,14 +21,15 @@ class PictureWriter(BasePredictionWriter):
 
     Where `photos` is the folder that all files in the data set's `paths` share, `photos/a/1.jpg` is written to
     `a/1.png`, or to `a/1.jpg.png` if there is `photos/a/1.png` as well. A data set without `paths` names its files by
-    their index, and by their loader's if there are several. A picture appears whole or not at all. Unless it is told
-    `return_predictions=False`, `trainer.predict` keeps every prediction in memory.
+    their index. A picture appears whole or not at all. It may replace one of an earlier run, but none of the files that
+    the data set or the data module knows. Unless it is told `return_predictions=False`, `trainer.predict` keeps every
+    prediction in memory.
 
     Args:
-        folder: Where to write; by default the folder `name` in that of the trainer's logs.
+        folder: Where to write; by default the folder `predicted_<name>` in that of the trainer's logs.
 
     Raises:
-        ValueError: If predictions are not maps, or would replace an image.
+        ValueError: If predictions are not maps, would replace a file of the data, or come from several loaders.
     """
 
     name: str
@@ -48,13 +49,16 @@ class PictureWriter(BasePredictionWriter):
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert trainer.predict_loop._combined_loader is not None
-        datasets = [getattr(loader, "dataset", None) for loader in trainer.predict_loop._combined_loader.flattened]
-        self._folder = (self.folder or Path(trainer.log_dir or trainer.default_root_dir, self.name)).absolute()
-        self._paths = [[Path(path).absolute() for path in getattr(each, "paths", None) or ()] for each in datasets]
-        self._names = _output_names([path for paths in self._paths for path in paths])
-        self._written: list[set[int]] = [set() for _ in datasets]
-        targets = [path for each in datasets for path in getattr(each, "targets", None) or () if isinstance(path, Path)]
-        self._inputs = {*self._names, *(path.absolute() for path in targets)}
+        loaders = trainer.predict_loop._combined_loader.flattened
+        if len(loaders) != 1:
+            raise ValueError(f"Expected one loader to write {self.name} of, but got {len(loaders)}")
+        self._dataset = getattr(loaders[0], "dataset", None)
+        default = Path(trainer.log_dir or trainer.default_root_dir, f"predicted_{self.name}")
+        self._folder = (self.folder or default).absolute()
+        self._paths = [Path(path).absolute() for path in getattr(self._dataset, "paths", None) or ()]
+        self._names = _output_names(self._paths)
+        self._inputs = _input_files(self._dataset, getattr(trainer, "datamodule", None))
+        self._written: set[int] = set()
 
     def write_on_batch_end(
         self,
@@ -71,18 +75,16 @@ class PictureWriter(BasePredictionWriter):
             got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
             raise ValueError(f"Expected predictions of (b, c, h, w) to write as {self.name}, but got {got}")
         self.prepare(trainer, pl_module, prediction)
-        paths, written = self._paths[dataloader_idx], self._written[dataloader_idx]
         for i, each in enumerate(prediction):
             # Lightning knows no indices of what is not a map-style data set
-            index = batch_indices[i] if batch_indices else len(written) * trainer.world_size + trainer.global_rank
-            written.add(index)
-            prefix = f"{dataloader_idx}_" if len(self._paths) > 1 else ""
-            file = paths[index] if paths else None
-            name = Path(f"{prefix}{index:06}.png") if file is None else self._names[file]
+            index = batch_indices[i] if batch_indices else len(self._written) * trainer.world_size + trainer.global_rank
+            self._written.add(index)
+            file = self._paths[index] if self._paths else None
+            name = Path(f"{index:06}.png") if file is None else self._names[file]
             for subfolder, picture in self.draw(each, file):
                 path = self._folder / subfolder / name
-                if path in self._inputs:
-                    raise ValueError(f"Expected `folder` to be another than the images', but {path} would be replaced")
+                if os.path.realpath(path) in self._inputs:
+                    raise ValueError(f"Expected `folder` to be another than the data's, but {path} would be replaced")
                 save_picture(picture, path)
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -91,9 +93,23 @@ class PictureWriter(BasePredictionWriter):
             parts = [None] * trainer.world_size
             dist.all_gather_object(parts, self._written)
         # samplers may repeat samples until every process has as many
-        total = sum(len(set().union(*indices)) for indices in zip(*parts, strict=True))
+        total = len(set().union(*parts))
         if trainer.is_global_zero:
             print(f"Wrote {self.summary.format(total)} to {self._folder}")
+
+
+def _input_files(dataset: Any, data: Any) -> set[str]:
+    """Returns the files of a data set and of all splits of a data module: images, and targets that are files."""
+    splits = getattr(data, "samples", None)
+    sources = [dataset, *(splits.values() if isinstance(splits, dict) else ())]
+    return _files([getattr(each, name, None) for each in sources for name in ("paths", "targets", "masks")])
+
+
+def _files(nested: Any) -> set[str]:
+    """Returns the files in lists and tuples, which may hold numbers as well."""
+    if isinstance(nested, (str, Path)):
+        return {os.path.realpath(nested)}
+    return set().union(*map(_files, nested)) if isinstance(nested, (list, tuple)) else set()
 
 
 def _output_names(paths: Sequence[Path]) -> dict[Path, Path]:

@@ -70,7 +70,8 @@ def class_colours(palette: Sequence[Sequence[int]] | None, count: int) -> list[C
         if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
             raise ValueError(f"Expected `palette` to have red, green and blue in 0..255, but got {[*colour]}")
     if len(colours) < count:
-        raise ValueError(f"Expected `palette` to have {count} colours, one a class, but got {len(colours)}")
+        got = f"the default one has {len(colours)}" if palette is None else f"got {len(colours)}"
+        raise ValueError(f"Expected `palette` to have {count} colours, one a class, but {got}")
     return [(colour[0], colour[1], colour[2]) for colour in colours[:count]]
 
 

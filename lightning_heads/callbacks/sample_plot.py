@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, SequentialSampler
 
 from .pictures import Row, draw_sheet, save_picture
 
@@ -45,7 +45,7 @@ class SamplePlot(L.Callback):
         count: How many of the worst samples, and how many fixed ones.
 
     Raises:
-        ValueError: If the loader shuffles: samples are known by their order.
+        ValueError: If the loader does not keep the order of its data set, by which samples are known.
     """
 
     name: str
@@ -166,13 +166,20 @@ def _indices(loader: Any, max_batches: int | float) -> list[int]:
     """Indices in the data set of the samples that this process gets, in order; none where they cannot be known."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return []
-    sampler = loader.sampler
-    if isinstance(sampler, RandomSampler) or (isinstance(sampler, DistributedSampler) and sampler.shuffle):
-        raise ValueError("Expected a loader that does not shuffle, as samples are known by their order, but it does")
-    if loader.batch_sampler is None:
+    batches = loader.batch_sampler
+    order = loader.sampler if batches is None else batches
+    if type(order) is BatchSampler:
+        order = order.sampler
+    # Lightning wraps a sampler of one's own as if it were a data set
+    shared = isinstance(order, DistributedSampler) and not order.shuffle and order.dataset is loader.dataset
+    if not (shared or isinstance(order, SequentialSampler)):
+        raise ValueError(
+            "Expected a loader that does not shuffle, as samples are known by their order, but it takes them by "
+            f"{type(order).__name__}"
+        )
+    if batches is None:
         return []
-    batches = islice(loader.batch_sampler, None if max_batches == float("inf") else int(max_batches))
-    return [*chain.from_iterable(batches)]
+    return [*chain.from_iterable(islice(batches, None if max_batches == float("inf") else int(max_batches)))]
 
 
 def _log(trainer: L.Trainer, tag: str, sheet: Image.Image) -> None:

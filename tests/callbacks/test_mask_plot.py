@@ -5,11 +5,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image, ImageCms
 from sklearn.metrics import jaccard_score
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 import lightning_heads as lh
 from lightning_heads.callbacks import sample_plot
@@ -277,6 +287,76 @@ def test_a_shuffled_loader_is_refused(tmp_path: Path) -> None:
         pytest.raises(ValueError, match="Expected a loader that does not shuffle"),
     ):
         trainer.test(Segmenter("classes"), DataLoader(Masks(4, "classes"), shuffle=True), verbose=False)
+
+
+class Reversed(BatchSampler):
+    def __iter__(self) -> Iterator[list[int]]:
+        return reversed([*super().__iter__()])
+
+
+SIX, SHUFFLED = Masks(6, "classes"), SubsetRandomSampler(range(6))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"sampler": SHUFFLED}, "SubsetRandomSampler"),
+        ({"sampler": WeightedRandomSampler([1.0] * 6, 6)}, "WeightedRandomSampler"),
+        ({"sampler": DistributedSampler(SIX, 2, 0)}, "DistributedSampler"),
+        ({"sampler": DistributedSamplerWrapper(SHUFFLED, 2, 0, shuffle=False)}, "DistributedSamplerWrapper"),
+        ({"batch_sampler": BatchSampler(SHUFFLED, 2, False)}, "SubsetRandomSampler"),
+        ({"batch_sampler": Reversed(SequentialSampler(SIX), 2, False)}, "Reversed"),
+        ({"batch_size": None, "sampler": SHUFFLED}, "SubsetRandomSampler"),
+    ],
+)
+def test_samplers_of_another_order_are_refused(tmp_path: Path, settings: dict[str, Any], name: str) -> None:
+    trainer = trainer_for(tmp_path, [MaskPlot(tmp_path)])
+    with pytest.raises(ValueError, match=f"does not shuffle, .* takes them by {name}"):
+        trainer.test(Segmenter("classes"), DataLoader(SIX, **settings), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "files"),
+    [
+        ({"batch_size": 2, "sampler": DistributedSampler(SIX, 2, 1, shuffle=False)}, ["photos/1.png", "photos/3.png"]),
+        ({"batch_sampler": BatchSampler(SequentialSampler(SIX), 4, False)}, ["photos/0.png", "photos/3.png"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler`")
+def test_samplers_that_keep_the_order_name_their_files(
+    tmp_path: Path, settings: dict[str, Any], files: list[str], sheets: dict[str, list[Row]]
+) -> None:
+    trainer_for(tmp_path, [MaskPlot(tmp_path, 2)]).test(
+        Segmenter("classes"), DataLoader(SIX, **settings), verbose=False
+    )
+    assert [row.captions[0] for row in sheets["test masks, fixed"]] == files
+
+
+def test_test_time_augmentation_ignores_what_its_task_ignores(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
+    data, task = Masks(4, "labels"), Segmenter("labels")
+    for module in (task, lh.TestTimeAugmentation(task, "flips", beta=1.0)):
+        trainer_for(tmp_path, [MaskPlot(tmp_path, 4)]).test(module, DataLoader(data, 2), verbose=False)
+        captions = [row.captions[2] for row in sheets.pop("test masks, fixed")]
+        assert captions == [f"IoU {score:.3f}" for score in _expected(task, data)]
+
+
+@pytest.mark.parametrize(
+    ("count", "multilabel", "palette", "message"),
+    [
+        (257, False, None, "257 colours, one a class, but the default one has 256"),
+        (256, True, None, "257 colours, one a class, but the default one has 256"),
+        (3, False, [[0, 0, 0]] * 2, "3 colours, one a class, but got 2"),
+    ],
+)
+def test_too_many_classes_are_refused_before_training(
+    tmp_path: Path, count: int, multilabel: bool, palette: list[list[int]] | None, message: str
+) -> None:
+    task = Segmenter("classes")
+    task.class_names, task.multilabel = tuple(map(str, range(count))), multilabel
+    trainer = trainer_for(tmp_path, [MaskPlot(tmp_path, palette=palette)], 1, num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match=f"Expected `palette` to have {message}"):
+        trainer.fit(task, DataLoader(SIX, 2), DataLoader(SIX, 2))
+    assert trainer.global_step == 0
 
 
 @pytest.mark.parametrize(

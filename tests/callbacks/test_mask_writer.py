@@ -160,16 +160,13 @@ def test_data_without_paths_is_named_by_index(tmp_path: Path, data: Dataset[Any]
         assert (_read(tmp_path / "masks" / f"00000{i}.png")[1] == expected[i]).all()
 
 
-def test_several_loaders_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_loaders_are_refused(tmp_path: Path) -> None:
     class Two(Segmenter):
         def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
             return super().predict_step(batch, batch_idx)
 
-    trainer = trainer_for(tmp_path, [MaskWriter()])
-    trainer.predict(Two(), [DataLoader(Plain(), 2), DataLoader(Plain(), 2)], return_predictions=False)
-    names = [f"{loader}_00000{i}.png" for loader in (0, 1) for i in range(5)]
-    assert _masks(tmp_path) == [*names, "classes.csv"]
-    assert f"Wrote masks of 10 images to {tmp_path / 'masks'}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="Expected one loader to write masks of, but got 2"):
+        trainer_for(tmp_path, [MaskWriter()]).predict(Two(), [DataLoader(Plain()), DataLoader(Plain())])
 
 
 def test_a_palette_of_ones_own(tmp_path: Path) -> None:
@@ -184,9 +181,93 @@ def test_a_palette_of_ones_own(tmp_path: Path) -> None:
 def test_a_folder_of_images_is_not_written_over(tmp_path: Path, files: list[Path]) -> None:
     contents = files[0].read_bytes()
     trainer = trainer_for(tmp_path, [MaskWriter(tmp_path / "photos")])
-    with pytest.raises(ValueError, match=r"another than the images', but .*0/0.png would be replaced"):
+    with pytest.raises(ValueError, match=r"another than the data's, but .*0/0.png would be replaced"):
         trainer.predict(Segmenter(), DataLoader(_dataset(files)))
     assert files[0].read_bytes() == contents
+
+
+class Same(Segmenter):
+    """Predicts the masks of a batch, or its images where it has none."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return batch if isinstance(batch, Tensor) else F.one_hot(batch[1].clamp(max=1), 2).movedim(-1, 1).float()
+
+
+def _mask_data(root: Path, **settings: Any) -> lh.MaskFolderData:
+    codes = {"wall": 0, "square": 255}
+    return lh.MaskFolderData(root, codes=codes, test_fraction=0.2, image_size=24, num_workers=0, **settings)
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*.png")}
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["folder", "link"])
+def test_no_mask_of_the_data_is_written_over(tmp_path: Path, shapes_folder: Path, link: bool) -> None:
+    kept = _contents(shapes_folder)
+    folder = shapes_folder / "masks"
+    if link:
+        folder = tmp_path / "link"
+        folder.symlink_to(shapes_folder / "masks")
+    data = _mask_data(shapes_folder, resize="squish")
+    for source in (data, data.test_dataloader()):
+        with pytest.raises(ValueError, match=r"another than the data's, but .*png would be replaced"):
+            trainer_for(tmp_path, [MaskWriter(folder)]).predict(Segmenter(2), source)
+    assert _contents(shapes_folder) == kept
+
+
+def test_by_default_masks_lie_beside_those_of_the_data(shapes_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = _contents(shapes_folder)
+    for _ in range(2):  # the second run may replace what the first wrote
+        trainer_for(shapes_folder, [MaskWriter()]).predict(Segmenter(2), _mask_data(shapes_folder))
+        assert f"Wrote masks of 2 images to {shapes_folder / 'predicted_masks'}" in capsys.readouterr().out
+    assert len([*shapes_folder.glob("predicted_masks/*.png")]) == 2
+    assert {path: content for path, content in _contents(shapes_folder).items() if path in kept} == kept
+
+
+@pytest.mark.parametrize("targets", [[0, 1, 2, 3, 4], torch.arange(5), ["cat"] * 5, [(0, 1)] * 5])
+def test_targets_that_are_no_files_do_not_matter(tmp_path: Path, targets: Any) -> None:
+    data = Plain()
+    data.targets = targets  # type: ignore[attr-defined]
+    _predict(tmp_path, Segmenter(), data)
+    assert len(_masks(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "none"])
+def test_masks_of_cut_or_padded_images_are_refused(tmp_path: Path, shapes_folder: Path, resize: Any) -> None:
+    trainer = trainer_for(tmp_path, [MaskWriter(tmp_path / "masks")])
+    with pytest.raises(
+        ValueError, match=r"all of .*png, but it is 40x32 pixels .* 24x24: predict with the data module"
+    ):
+        trainer.predict(Same(2), _mask_data(shapes_folder, resize=resize).test_dataloader())
+    assert not [*tmp_path.glob("masks/*.png")]
+
+
+def test_masks_of_square_photographs_that_are_cut_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
+    data = ImageDataset([make_image("a.png", (40, 40))], None, channels=3, size=ResizeTo((24, 24), "none"))
+    with pytest.raises(ValueError, match=r"Expected a prediction of all of .*a.png"):
+        _predict(tmp_path, Same(3), data)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "none", "squish"])
+@pytest.mark.parametrize("size", [(40, 32), (17, 61), (200, 2), (24, 24)])
+def test_masks_of_whole_images_are_written(
+    tmp_path: Path, make_image: MakeImage, resize: str, size: tuple[int, int]
+) -> None:
+    data = ImageDataset([make_image("a.png", size)], None, channels=3, size=ResizeTo((24, 24), resize, whole=True))
+    _predict(tmp_path, Same(3), data)
+    assert _read(tmp_path / "masks" / "a.png")[1].shape == size[::-1]
+
+
+def test_test_masks_of_squished_images_fit_their_files(tmp_path: Path, shapes_folder: Path) -> None:
+    data = _mask_data(shapes_folder, resize="squish")
+    trainer_for(tmp_path, [MaskWriter(tmp_path / "masks")]).predict(Same(2), data.test_dataloader())
+    files = data.samples["test"].paths
+    assert len(files) == 2
+    for file in files:
+        true = _read(shapes_folder / "masks" / file.name)[1] > 0
+        predicted = _read(tmp_path / "masks" / file.name)[1] > 0
+        assert (true & predicted).sum() > 0.85 * (true | predicted).sum()
 
 
 def test_predictions_that_are_no_masks_are_refused(tmp_path: Path) -> None:

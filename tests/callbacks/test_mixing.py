@@ -92,6 +92,39 @@ def test_target_images_are_blended_as_the_images() -> None:
     assert not torch.equal(mixed, images)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pixels_blended_with_ignored_ones_are_ignored(dtype: torch.dtype) -> None:
+    labels = torch.randint(2, (4, 2, 8, 8)).to(dtype)
+    masks = labels.masked_fill(torch.rand(4, 2, 8, 8) < 0.2, 255)
+    for seed in range(5):
+        _, target = _mix(MixUpCutMix(), torch.rand(4, 3, 8, 8), masks, seed, ignore_index=255)
+        _, clean = _mix(MixUpCutMix(), torch.rand(4, 3, 8, 8), labels, seed)
+        ignored = (masks == 255) | (masks.roll(1, 0) == 255)
+        assert torch.equal(target, torch.where(ignored, 255, clean))
+        assert target.dtype == dtype
+    assert 0 < ignored.float().mean() < 1
+
+
+@pytest.mark.parametrize(("ignore", "dtype"), [(255, torch.float32), (-100, torch.uint8), (255, torch.uint8)])
+def test_ignored_pixels_are_cut_as_others(ignore: int, dtype: torch.dtype) -> None:
+    masks = torch.randint(2, (4, 8, 8)).masked_fill(torch.rand(4, 8, 8) < 0.2, ignore % 256).to(dtype)
+    _, target = _mix(MixUpCutMix(0, 1.0), torch.rand(4, 3, 8, 8), masks, ignore_index=ignore)
+    _, expected = _mix(MixUpCutMix(0, 1.0), torch.rand(4, 3, 8, 8), masks)
+    assert torch.equal(target, expected)
+    assert not torch.equal(target, masks)
+
+
+def test_ignored_pixels_of_mixtures_count_in_no_loss() -> None:
+    task = lh.ImageSegmenter("test_resnet", 1, pretrained=False, ignore_index=255, loss="dice")
+    masks = torch.zeros(4, 1, 32, 32)
+    masks[:2, ..., :16] = 255
+    batch = [torch.rand(4, 3, 32, 32), masks]
+    MixUpCutMix().on_train_batch_start(L.Trainer(logger=False), task, batch, 0)
+    task.check_target(task(batch[0]), batch[1])  # refuses what is neither a share nor ignored
+    kept = batch[1] != 255
+    assert kept.float().mean(dim=(1, 2, 3)).tolist() == [0.5, 0.5, 0.5, 1.0]
+
+
 def test_each_batch_draws_one_of_both() -> None:
     images, target = torch.rand(2, 1, 16, 16), torch.tensor([0, 1])
     callback = MixUpCutMix(1.0, 1.0, num_classes=2)

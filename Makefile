@@ -15,8 +15,9 @@ demo: $(VENV)/.demo
 demo-best: $(VENV)/.demo
 	$(BIN)/python examples/solar_cells.py --config examples/solar_cells_best.yaml --seed $(SEED)
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -s

@@ -39,7 +39,8 @@ class Encoder(nn.Module):
         num_groups: How many parameter groups the encoder has, from 1 to its number of blocks; by default two, as
             fastai, or one where there is one block.
         drop_path_rate: Stochastic depth of a timm backbone (Huang 2016).
-        channels_last: Whether to compute in channels-last memory format, which convolutions run faster in.
+        channels_last: Whether to compute in channels-last memory format, which convolutions run faster in. Backbones
+            that a defect of oneDNN makes it unsafe for keep the plain format (RepVGG, MobileOne, FastViT and kin).
 
     Raises:
         ValueError: If the architecture is unknown, lacks a part, or the weights do not fit.
@@ -97,6 +98,7 @@ class Encoder(nn.Module):
         self._normalize = normalize
         self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))
+        channels_last = channels_last and not _breaks_in_channels_last(self.backbone)
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         for parameter in self.parameters():
             if parameter.ndim == 4:
@@ -206,6 +208,21 @@ def as_encoder(
             "an encoder: pass them to it"
         )
     return encoder
+
+
+def _breaks_in_channels_last(model: nn.Module) -> bool:
+    """Whether a strided 1x1 convolution has fewer channels than oneDNN takes at a time.
+
+    The gradient of its weights is then written beyond the memory that is meant for it (uxlfoundation/oneDNN#6035).
+    """
+    return any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.groups == 1
+        and module.in_channels < 16
+        for module in model.modules()
+    )
 
 
 def _per_channel(name: str, values: Sequence[float], n: int) -> Tensor:

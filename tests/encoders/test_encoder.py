@@ -188,3 +188,16 @@ def test_pyramid_is_from_fine_to_coarse_in_the_models_own_maps() -> None:
         maps = lh.Encoder(model, normalize=False, readout=False).eval().pyramid(x)
     for ours, theirs in zip(maps, expected[-len(maps) :], strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "mobileone_s0", "repvgg_a0", "gernet_s"])
+def test_strided_1x1_convolutions_of_few_channels_see_the_plain_format(name: str) -> None:
+    encoder = lh.Encoder(name, pretrained=False)
+    seen = []
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.in_channels < 16:
+            module.register_forward_pre_hook(lambda module, args: seen.append(args[0].is_contiguous()))
+    encoder(torch.rand(2, 3, 64, 96).contiguous(memory_format=torch.channels_last))
+    assert seen
+    assert all(seen)
+    assert not lh.Encoder("resnet18", pretrained=False)(torch.rand(2, 3, 64, 96)).is_contiguous()

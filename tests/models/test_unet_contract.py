@@ -14,10 +14,7 @@ SLOW = {"halonet_h1", "cait_xxs24_224", "coat_tiny", "crossvit_tiny_240", "gcvit
 # Convolutions without padding need more than a few pixels.
 LEAST = {"torchvision/alexnet": (65, 99), "torchvision/inception_v3": (97, 131)}
 
-# A backward pass that breaks the process's memory on the CPU; its cause is not known yet.
-BREAKS = {"fastvit_t8"}
-
-NAMES = [name for name in ALL if name not in SLOW | BREAKS]
+NAMES = [name for name in ALL if name not in SLOW]
 
 
 def _size(model: DynamicUnet, name: str) -> tuple[int, int]:

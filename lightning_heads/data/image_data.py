@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,27 +16,10 @@ from .dataset import ImageDataset
 from .loader import SeededLoader
 from .read import EXTENSIONS, ImageReadError, find_images, read_image, verify
 from .resize import ResizeTo
+from .samples import Samples
 from .split_folders import Split
 
 Resize = Literal["none", "crop", "squish", "pad"]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Files and their targets: numbers, `(n,)` or `(n, k)`, or a list with a file each, or a tuple of files."""
-
-    paths: list[Path]
-    targets: Tensor | list[Any]
-
-    def __getitem__(self, indices: Sequence[int]) -> "Samples":
-        paths = [self.paths[i] for i in indices]
-        if isinstance(self.targets, Tensor):
-            return Samples(paths, self.targets[torch.tensor(indices, dtype=torch.long)])
-        return Samples(paths, [self.targets[i] for i in indices])
-
-    def tolist(self) -> list[Any]:
-        """Returns the targets as a list."""
-        return self.targets.tolist() if isinstance(self.targets, Tensor) else self.targets
 
 
 class ImageData(L.LightningDataModule):

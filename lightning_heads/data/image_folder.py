@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .image_data import ImageData, Resize, Samples, no_images
+from .image_data import ImageData, Resize, no_images
 from .read import find_images
-from .split import stratified_split
-from .split_folders import Split, split_folders
+from .samples import Samples, set_aside
+from .split_folders import split_folders
 
 
 class ImageFolderData(ImageData):
@@ -64,20 +64,8 @@ class ImageFolderData(ImageData):
         if empty := sorted(set(range(len(class_names))) - set(found["train"].tolist())):
             names = ", ".join(class_names[i] for i in empty)
             raise ValueError(f"Expected training images of every class in {train}, but there are none of {names}")
-        fractions = [
-            0.0 if split in folders else f
-            for split, f in zip(("valid", "test"), (valid_fraction, test_fraction), strict=True)
-        ]
-        rest, *parts = stratified_split(found["train"].tolist(), fractions, seed)
-        samples: dict[Split, Samples] = {"train": found["train"][rest]}
-        splits: tuple[Split, Split] = ("valid", "test")
-        for split, part in zip(splits, parts, strict=True):
-            if split in found:
-                samples[split] = found[split]
-            elif part:
-                samples[split] = found["train"][part]
         super().__init__(
-            samples,
+            set_aside(found, valid_fraction, test_fraction, seed, found["train"].tolist()),
             class_names,
             predict_root=predict_root,
             image_size=image_size,

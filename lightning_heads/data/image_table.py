@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .image_data import ImageData, Resize, Samples
-from .split import stratified_split
+from .image_data import ImageData, Resize
+from .samples import Samples, set_aside
 from .split_folders import Split
 from .table import Rows, line_of, paths_of, read_table, split_column
 
@@ -103,13 +103,9 @@ class ImageTableData(ImageData):
         everything = Samples(paths, targets)
         if split is None:
             keys = [tuple(row[column] for column in by) for row in rows]
-            parts = stratified_split(keys, [valid_fraction, test_fraction], seed)
+            samples = set_aside({"train": everything}, valid_fraction, test_fraction, seed, keys)
         else:
-            parts = split_column(rows, split, table)
-        names: tuple[Split, ...] = ("train", "valid", "test")
-        samples = {name: everything[part] for name, part in zip(names, parts, strict=True) if part}
-        if "train" not in samples:
-            raise ValueError(f"Expected {table} to hold training images, but it holds {', '.join(samples) or 'none'}")
+            samples = everything.split(split_column(rows, split, table))
         if label is not None:
             _check_seen(samples, class_names, table)
         super().__init__(

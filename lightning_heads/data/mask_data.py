@@ -9,11 +9,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .dataset import ImageDataset
-from .image_data import ImageData, Resize, Samples
+from .image_data import ImageData, Resize
 from .mask_codes import MaskCodes
 from .mask_dataset import MaskDataset, files_of
 from .read import ImageReadError, verify
 from .resize import ResizeTo
+from .samples import Samples
 from .split_folders import Split
 
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from .image_data import Resize, Samples, no_images
+from .image_data import Resize, no_images
 from .mask_codes import Code, Codes, MaskCodes
 from .mask_data import MaskData
 from .mask_dataset import files_of
-from .read import find_images
-from .split import stratified_split
+from .read import find_images, images_by_name
+from .samples import Samples, set_aside
 from .split_folders import Split, require_folder, split_names
 
 
@@ -80,12 +80,8 @@ class MaskFolderData(MaskData):
             split: _pairs(beside, folder, beside / images, masks, reads)
             for split, (beside, folder) in _folders(Path(root), images).items()
         }
-        fractions = [0.0 if "valid" in found else valid_fraction, 0.0 if "test" in found else test_fraction]
-        parts = stratified_split([0] * len(found["train"].paths), fractions, seed)
-        splits: tuple[Split, ...] = ("train", "valid", "test")
-        aside = {split: found["train"][part] for split, part in zip(splits, parts, strict=True) if part}
         super().__init__(
-            {**found, **aside},
+            set_aside(found, valid_fraction, test_fraction, seed),
             reads,
             ignore_index=ignore_index,
             predict_root=predict_root,
@@ -151,11 +147,6 @@ def _fill(pattern: str, path: Path, home: Path, name: str | None = None) -> str:
 
 def _by_name(folder: Path, paths: list[Path], home: Path) -> list[Path]:
     """Returns the mask of the same path within its folder, whatever its suffix."""
-    found: dict[Path, Path] = {}
-    for mask in find_images(folder):
-        key = mask.relative_to(folder).with_suffix("")
-        if key in found:
-            raise ValueError(f"Expected one mask for each image, but there are {found[key]} and {mask}")
-        found[key] = mask
+    found = images_by_name(folder)
     keys = [path.relative_to(home).with_suffix("") for path in paths]
     return [found.get(key, folder / f"{key}.*") for key in keys]

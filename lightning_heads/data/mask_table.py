@@ -6,11 +6,10 @@ from typing import Literal
 
 from torch import nn
 
-from .image_data import Resize, Samples
+from .image_data import Resize
 from .mask_codes import Code, Codes, MaskCodes
 from .mask_data import MaskData
-from .split import stratified_split
-from .split_folders import Split
+from .samples import Samples, set_aside
 from .table import paths_of, read_table, split_column
 
 
@@ -81,13 +80,9 @@ class MaskTableData(MaskData):
         masks = [tuple(root / row[column] for column in columns) for row in rows]
         everything = Samples(paths_of(rows, root, path, table), masks if reads.multilabel else [m for (m,) in masks])
         if split is None:
-            parts = stratified_split([0] * len(rows), [valid_fraction, test_fraction], seed)
+            samples = set_aside({"train": everything}, valid_fraction, test_fraction, seed)
         else:
-            parts = split_column(rows, split, table)
-        names: tuple[Split, ...] = ("train", "valid", "test")
-        samples = {name: everything[part] for name, part in zip(names, parts, strict=True) if part}
-        if "train" not in samples:
-            raise ValueError(f"Expected {table} to hold training images, but it holds {', '.join(samples)}")
+            samples = everything.split(split_column(rows, split, table))
         super().__init__(
             samples,
             reads,

@@ -95,6 +95,21 @@ def find_images(root: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in EXTENSIONS)
 
 
+def images_by_name(folder: Path) -> dict[Path, Path]:
+    """Returns the images below a folder by their path within it without the suffix.
+
+    Raises:
+        ValueError: If two have the same.
+    """
+    found: dict[Path, Path] = {}
+    for path in find_images(folder):
+        name = path.relative_to(folder).with_suffix("")
+        if name in found:
+            raise ValueError(f"Expected one image {name} in {folder}, but got {found[name].name} and {path.name}")
+        found[name] = path
+    return found
+
+
 def verify_images(paths: Sequence[Path], num_workers: int = 2, progress: bool = True) -> list[ImageReadError]:
     """Decodes every file and returns an error for each that cannot be read, in order."""
     return [*verify(len(paths), lambda index: read_image(paths[index]), num_workers, progress).values()]

@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 from .augment import AugTransforms
 from .dataset import ImageDataset
 from .degrade import Degradation
-from .image_data import ImageData, Resize, Samples, no_images
+from .image_data import ImageData, Resize, no_images
 from .pair_dataset import ImagePairDataset
-from .read import ImageReadError, find_images, verify
+from .read import ImageReadError, find_images, images_by_name, verify
 from .resize import ResizeTo
-from .split import stratified_split
+from .samples import Samples, set_aside
 from .split_folders import Split, require_folder, split_folders
 
 _CHANNEL_NAMES = {1: ["grey"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
@@ -86,10 +86,9 @@ class RestorationData(ImageData):
             )
         if channels not in _CHANNEL_NAMES:
             raise ValueError(f"Expected `channels` to be 1, 3 or 4, but got {channels}")
-        paths = _split_paths(Path(root), (valid_fraction, test_fraction), seed)
-        good = paths if targets is None else _matched(paths, Path(root), Path(targets))
+        found = _samples(Path(root), None if targets is None else Path(targets))
         super().__init__(
-            {split: Samples(paths[split], good[split]) for split in paths},
+            set_aside(found, valid_fraction, test_fraction, seed),
             _CHANNEL_NAMES[channels],
             predict_root=predict_root,
             image_size=image_size,
@@ -168,34 +167,25 @@ def _short_side(path: Path) -> float:
         return float("inf")
 
 
-def _split_paths(root: Path, fractions: tuple[float, float], seed: int) -> dict[Split, list[Path]]:
-    """Finds the images of each split, by folders named so or by fractions of those that are not set apart."""
+def _samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
+    """Finds the images of each split's folder, or of the one there is, and their targets: without others, themselves."""
     folders = split_folders(root)
     found = {split: find_images(folder) for split, folder in folders.items()}
     for split, paths in found.items():
         if not paths:
             raise no_images(folders[split])
-    train = found["train"]
-    shares = [0.0 if "valid" in found else fractions[0], 0.0 if "test" in found else fractions[1]]
-    parts = stratified_split([0] * len(train), shares, seed)
-    splits: tuple[Split, ...] = ("train", "valid", "test")
-    return found | {split: [train[i] for i in part] for split, part in zip(splits, parts, strict=True) if part}
-
-
-def _matched(paths: dict[Split, list[Path]], root: Path, targets: Path) -> dict[Split, list[Path]]:
-    """Finds the target of each image by its path within the folder, without the suffix."""
+    if targets is None:
+        return {split: Samples(paths, paths) for split, paths in found.items()}
     require_folder(targets, "targets")
-    by_stem: dict[Path, Path] = {}
-    for target in find_images(targets):
-        stem = target.relative_to(targets).with_suffix("")
-        if stem in by_stem:
-            raise ValueError(f"Expected one target {stem} in {targets}, but got {by_stem[stem].name} and {target.name}")
-        by_stem[stem] = target
-    matched: dict[Split, list[Path]] = {}
-    for split, inputs in paths.items():
-        stems = [path.relative_to(root).with_suffix("") for path in inputs]
-        for path, stem in zip(inputs, stems, strict=True):
-            if stem not in by_stem:
-                raise FileNotFoundError(f"Expected a target for {path}, but {targets} holds no {stem} with a suffix")
-        matched[split] = [by_stem[stem] for stem in stems]
-    return matched
+    by_name = images_by_name(targets)
+    return {
+        split: Samples(paths, [_target(path, root, targets, by_name) for path in paths])
+        for split, paths in found.items()
+    }
+
+
+def _target(path: Path, root: Path, targets: Path, by_name: dict[Path, Path]) -> Path:
+    name = path.relative_to(root).with_suffix("")
+    if name not in by_name:
+        raise FileNotFoundError(f"Expected a target for {path}, but {targets} holds no {name} with a suffix")
+    return by_name[name]

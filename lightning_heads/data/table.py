@@ -64,4 +64,7 @@ def split_column(rows: Rows, column: str, table: Path) -> list[list[int]]:
                 f"Expected train, valid or test in {column}, but got {row[column]!r} ({line_of(table, i)})"
             )
         parts[kinds[row[column]]].append(i)
+    if not parts[0]:
+        held = ", ".join(dict.fromkeys(row[column] for row in rows))
+        raise ValueError(f"Expected {table} to hold training images, but {column} says {held} alone")
     return parts

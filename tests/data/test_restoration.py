@@ -305,7 +305,7 @@ def test_a_missing_target_is_named(parallel: tuple[Path, Path]) -> None:
 
 def test_two_targets_are_named(parallel: tuple[Path, Path], make_image: MakeImage) -> None:
     make_image("bright/a/0.png")
-    with pytest.raises(ValueError, match=r"one target a/0 in .*bright, but got 0.png and 0.tif"):
+    with pytest.raises(ValueError, match=r"one image a/0 in .*bright, but got 0.png and 0.tif"):
         _data(parallel[0], targets=parallel[1])
 
 

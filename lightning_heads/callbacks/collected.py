@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .task_outputs import output_names
+
 
 @dataclass
 class Collected:
@@ -131,17 +133,12 @@ class CollectingCallback(L.Callback):
             predictions=torch.stack([parts[part][1][i] for part, i in chosen]),
             targets=None if targets is None else torch.stack([parts[part][2][i] for part, i in chosen]),  # type: ignore[index]
             dataset=loader.dataset,
-            names=_names(pl_module, predictions),
+            names=output_names(pl_module, predictions.shape[1], "output"),
             kind=_kind(pl_module),
             folder=folder,
         )
         collected.folder.mkdir(parents=True, exist_ok=True)
         print(f"Wrote {self.write(collected)}")
-
-
-def _names(pl_module: L.LightningModule, predictions: Tensor) -> list[str]:
-    names = getattr(pl_module, "class_names", None)
-    return [*names] if names else [f"output_{i}" for i in range(predictions.shape[1])]
 
 
 def _kind(pl_module: L.LightningModule) -> Literal["classes", "labels", "numbers"]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .pictures import Colour, Pixels, Row, class_colours, hatch, to_pixels
 from .sample_plot import SamplePlot
+from .task_outputs import has_labels, output_names
 
 # Longer side of a picture, in pixels: small ones are enlarged by a whole number, large ones are shrunk.
 _MIN_SIDE, _MAX_SIDE = 160, 512
@@ -48,12 +49,12 @@ class MaskPlot(SamplePlot):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuses a task with more classes than colours, before it is trained."""
         count = len(getattr(pl_module, "class_names", None) or ())
-        class_colours(self.palette, count + _has_labels(pl_module, count))
+        class_colours(self.palette, count + has_labels(pl_module, count))
 
     def scores(self, pl_module: L.LightningModule, predictions: Tensor, target: Tensor) -> Tensor:
         """Returns the mean IoU of each sample `(b,)`."""
         ignore = getattr(pl_module, "ignore_index", None)
-        if _has_labels(pl_module, predictions.shape[1]):
+        if has_labels(pl_module, predictions.shape[1]):
             kept = _kept_labels(target, ignore)
             predicted, true = (predictions > 0.5).view_as(kept) & kept, (target > 0.5) & kept
             shape = predictions.flatten(2).shape
@@ -69,8 +70,8 @@ class MaskPlot(SamplePlot):
     ) -> Row:
         """Draws input, truth and prediction."""
         count, ignore = len(prediction), getattr(pl_module, "ignore_index", None)
-        names = getattr(pl_module, "class_names", None) or [f"class_{i}" for i in range(count)]
-        labels = _has_labels(pl_module, count)
+        names = output_names(pl_module, count, "class")
+        labels = has_labels(pl_module, count)
         colours = class_colours(self.palette, count + labels)[labels:]
         if labels:
             kept = _kept_labels(target, ignore).view_as(prediction)
@@ -89,10 +90,6 @@ class MaskPlot(SamplePlot):
             legend.add((count, "ignored", None))
             truth = hatch(truth, _resized(ignored[None], size)[0].numpy())
         return Row([pixels, truth, guess], [file, "", f"IoU {score:.3f}"], frozenset(legend))
-
-
-def _has_labels(pl_module: L.LightningModule, count: int) -> bool:
-    return count == 1 or bool(getattr(pl_module, "multilabel", False))
 
 
 def _kept_labels(target: Tensor, ignore: int | None) -> Tensor:

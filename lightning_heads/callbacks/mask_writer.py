@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..data.resize import ResizeTo
 from .picture_writer import PictureWriter
 from .pictures import class_colours
+from .task_outputs import has_labels, output_names
 
 
 class MaskWriter(PictureWriter):
@@ -46,8 +47,8 @@ class MaskWriter(PictureWriter):
     def prepare(self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Tensor) -> None:
         """Takes the classes from the task, and writes them before the first masks."""
         count = predictions.shape[1]
-        names = [*(getattr(pl_module, "class_names", None) or (f"class_{i}" for i in range(count)))]
-        self._labels = count == 1 or bool(getattr(pl_module, "multilabel", False))
+        names = output_names(pl_module, count, "class")
+        self._labels = has_labels(pl_module, count)
         self._subfolders = _folder_names(names) if count > 1 else ["."]
         if not self._labels and count > 256:
             raise ValueError(f"Expected 256 classes or fewer, which is what a png's palette has, but got {count}")

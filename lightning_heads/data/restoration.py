@@ -168,7 +168,7 @@ def _short_side(path: Path) -> float:
 
 
 def _samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
-    """Finds the images of each split's folder, or of the one there is, and their targets: without others, themselves."""
+    """Finds the images of each split's folder, or of the only one, and their targets: if there are no others, they."""
     folders = split_folders(root)
     found = {split: find_images(folder) for split, folder in folders.items()}
     for split, paths in found.items():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +19,7 @@ from ..losses import FeatureLoss, SSIMLoss, StyleLoss, WeightedSum
 from ..losses.structural import at_least_float32, check_shapes
 from ..models import DynamicUnet
 from ..models.light_decoder import LastCross
+from ..models.residual_unet import ResidualUnet
 from ..params import Splitter
 from .base import TransferModule
 from .image import LR
@@ -169,7 +169,7 @@ class ImageRestorer(TransferModule):
             "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
         }
         super().__init__(
-            _Residual(unet, num_outputs) if residual else unet,
+            ResidualUnet(unet, num_outputs) if residual else unet,
             WeightedSum([makers[name]() for name in parts], [*parts.values()]),
             metrics,
             lr=lr,
@@ -205,36 +205,6 @@ class ImageRestorer(TransferModule):
     def metric_target(self, target: Tensor) -> Tensor:
         """Returns the target in the precision of the predictions, which the metrics ask for."""
         return at_least_float32(target)
-
-
-class _Residual(nn.Module):
-    """Adds to an image `(b, c, h, w)` what a U-Net makes of it, times a gain of each channel that begins at 0."""
-
-    num_inputs = 1
-
-    def __init__(self, unet: DynamicUnet, num_outputs: int) -> None:
-        super().__init__()
-        if unet.encoder.in_channels not in (1, num_outputs):
-            raise ValueError(
-                f"Expected `residual` with inputs of {num_outputs} channels, as the outputs, or one, but got "
-                f"{unet.encoder.in_channels}"
-            )
-        self.unet = unet
-        self.gain = nn.Parameter(torch.zeros(num_outputs, 1, 1))
-
-    @property
-    def encoder(self) -> Encoder:
-        """The U-Net's encoder."""
-        return self.unet.encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.gain * self.unet(x)
-        return out
-
-    def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the U-Net's groups, the gain in the last."""
-        *groups, decoder = self.unet.param_groups()
-        return [*groups, [*decoder, self.gain]]
 
 
 def _check_loss(parts: dict[str, float]) -> dict[str, float]:

@@ -52,7 +52,7 @@ from .layers import AdaptiveConcatPool2d
 from .losses import CrossEntropyLoss, DiceLoss, FeatureLoss, FocalLoss, SSIMLoss, StyleLoss, TverskyLoss
 from .lr_curve import LRCurve
 from .lr_find import lr_find
-from .models import DenseModel, DynamicUnet, ImageModel, load_fastai_unet
+from .models import DenseModel, DynamicUnet, ImageModel, SiameseModel, load_fastai_unet
 from .params import optimizer_groups, param_groups
 from .schedules import Constant, Cycle, FlatCosine, Restarts, Shape
 from .tasks import ImageClassifier, ImageRegressor, ImageRestorer, ImageSegmenter, TestTimeAugmentation, TransferModule
@@ -110,6 +110,7 @@ __all__ = [
     "SSIMLoss",
     "SeededLoader",
     "Shape",
+    "SiameseModel",
     "StyleLoss",
     "TestTimeAugmentation",
     "TransferModule",

@@ -3,6 +3,7 @@
 from .dense import DenseModel
 from .fastai_weights import load_fastai_unet
 from .image import ImageModel
+from .siamese import SiameseModel
 from .unet import DynamicUnet
 
-__all__ = ["DenseModel", "DynamicUnet", "ImageModel", "load_fastai_unet"]
+__all__ = ["DenseModel", "DynamicUnet", "ImageModel", "SiameseModel", "load_fastai_unet"]

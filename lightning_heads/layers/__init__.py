@@ -1,7 +1,7 @@
 """Small layers that heads and decoders are made of."""
 
 from .attention import SelfAttention
-from .convolution import Activation, Norm, activation, conv_layer, norm_layer
+from .convolution import Activation, Norm, activation, conv_layer, convolve_joined, norm_layer
 from .pixel_blocks import from_blocks, to_blocks
 from .pooling import AdaptiveConcatPool2d
 from .sigmoid_range import SigmoidRange
@@ -19,6 +19,7 @@ __all__ = [
     "UpsampleMethod",
     "activation",
     "conv_layer",
+    "convolve_joined",
     "from_blocks",
     "icnr_",
     "norm_layer",

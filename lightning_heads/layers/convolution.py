@@ -1,8 +1,10 @@
 """Convolutions with normalisation and activation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
@@ -57,6 +59,30 @@ def conv_layer(
     elif norm == "spectral":
         spectral_norm(conv)
     return nn.Sequential(conv, *([] if layer is None else [layer]), *([] if act is None else [activation(act)]))
+
+
+def convolve_joined(layers: nn.Sequential, maps: Sequence[Tensor]) -> Tensor:
+    """Applies layers that begin with a convolution to maps `(b, n, h, w)` as to one of all their channels.
+
+    The copy that joining them would make, and keep for the backward pass, is not made.
+
+    >>> layers, maps = conv_layer(5, 4), [torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8)]
+    >>> torch.allclose(convolve_joined(layers, maps), layers(torch.cat(maps, dim=1)), atol=1e-5)
+    True
+    """
+    conv, *others = layers
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(f"Expected `layers` to begin with a convolution, but got {type(conv).__name__}")
+    weights = torch.split(conv.weight, [x.shape[1] for x in maps], dim=1)
+    biases = [conv.bias, *[None] * (len(maps) - 1)]
+    parts = [
+        F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
+        for x, weight, bias in zip(maps, weights, biases, strict=True)
+    ]
+    out = sum(parts[1:], start=parts[0])
+    for layer in others:
+        out = layer(out)
+    return out
 
 
 def norm_layer(norm: Norm, nf: int) -> nn.Module | None:

@@ -14,7 +14,9 @@ from ..layers import (
     SelfAttention,
     Upsample,
     UpsampleMethod,
+    activation,
     conv_layer,
+    convolve_joined,
     from_blocks,
     icnr_,
     to_blocks,
@@ -25,16 +27,17 @@ LastCross = Literal["full", "half", "none"]
 # Channels of a stage over its reduction: 32 at 1/2, 64 at 1/4.
 _WIDTH = 16
 
-# Channels of what is made of the image itself, without which thin structures are learnt late.
-_IMAGE_WIDTH = 24
+# Channels of what is made of the image itself, without which thin structures are learnt late: at full resolution, and
+# where they are cheaper. The last is that of what they join at full resolution.
+_FULL_WIDTH, _HALF_WIDTH, _CONTEXT_WIDTH = 12, 24, 8
 
 
 class LightDecoder(nn.Module):
     """Maps an image `(b, c, h, w)` and its encoder's maps, from fine to coarse, to `(b, num_outputs, h, w)`.
 
-    Each stage narrows the coarser map before it enlarges it, and convolves it with the skip once. The image's own
-    pixels, convolved once, join the stage at half resolution, as blocks of 2x2, and the output is put together from
-    such blocks: full detail without a layer at full resolution, which costs most in other decoders.
+    Each stage narrows the coarser map before it enlarges it, and convolves it with the skip once. The stages end at
+    half resolution, where the output is made as blocks of 2x2 pixels. What the image's own pixels add at full
+    resolution is a correction of it, a few channels wide: width there costs most in other decoders.
 
     Args:
         channels: Channels of the maps.
@@ -63,7 +66,7 @@ class LightDecoder(nn.Module):
         blur: bool = False,
         blur_final: bool = True,
         self_attention: bool = False,
-        last_cross: LastCross = "half",
+        last_cross: LastCross = "full",
         bottle: bool = False,
         act: Activation = "relu",
         norm: Norm = "batch",
@@ -71,21 +74,21 @@ class LightDecoder(nn.Module):
     ) -> None:
         super().__init__()
         *skips, width = channels
-        scales = [*reductions[: len(skips)]]
-        self.last_cross, self.in_blocks = last_cross, last_cross == "half" and scales[0] > 1
-        if last_cross != "none":
-            joined = in_channels * (4 if self.in_blocks else 1)
-            self.image = conv_layer(joined, _IMAGE_WIDTH, norm="none", act=act)
-            if self.in_blocks or scales[0] == 1:
-                skips[0] += _IMAGE_WIDTH
-            else:
-                skips, scales = [_IMAGE_WIDTH, *skips], [1, *scales]
+        joined = [[skip] for skip in skips]
+        self.in_blocks = reductions[0] > 1
+        self.image: nn.Module | None = None
+        self.correction: _Correction | None = None
+        if last_cross == "full" and self.in_blocks:
+            self.correction = _Correction(in_channels, num_outputs, act)
+        elif last_cross != "none":
+            self.image = conv_layer(in_channels * (4 if self.in_blocks else 1), _HALF_WIDTH, norm="none", act=act)
+            joined[0].append(_HALF_WIDTH)
         self.stages = nn.ModuleList()
-        for i, (skip, scale) in enumerate(zip(reversed(skips), reversed(scales), strict=True)):
+        for i, (beside, scale) in enumerate(zip(reversed(joined), reversed(reductions[: len(skips)]), strict=True)):
             last = i == len(skips) - 1
             stage = _Stage(
                 width,
-                skip,
+                sum(beside),
                 min(_WIDTH * scale // (2 if bottle and last else 1), max_width or _WIDTH * scale),
                 upsample,
                 blur=blur and (blur_final or not last),
@@ -95,33 +98,34 @@ class LightDecoder(nn.Module):
             )
             self.stages.append(stage)
             width = stage.width
-        self.out = nn.Conv2d(width, num_outputs * (4 if self.in_blocks else 1), 3, padding=1)
+        outputs = num_outputs + (_CONTEXT_WIDTH if self.correction else 0)
+        self.out = nn.Conv2d(width, outputs * (4 if self.in_blocks else 1), 3, padding=1)
         if self.in_blocks:
             icnr_(self.out.weight)
         self.blur = Blur() if self.in_blocks and blur and blur_final else nn.Identity()
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         *skips, x = maps
-        size = image.shape[-2:]
-        if self.last_cross != "none":
-            image = self.image(to_blocks(image) if self.in_blocks else image)
-            if len(skips) < len(self.stages):
-                skips = [image, *skips]
-            else:
-                skips[0] = torch.cat([_fit(skips[0], image.shape[-2:]), image], dim=1)
-        for stage, skip in zip(self.stages, reversed(skips), strict=True):
-            x = stage(x, skip)
-        x = self.out(x)
-        return self.blur(from_blocks(x, size)) if self.in_blocks else _fit(x, size)
+        pixels = to_blocks(image) if self.in_blocks else image
+        joined = [[skip] for skip in skips]
+        joined[0] = [_fit(skips[0], pixels.shape[-2:])]
+        if self.image is not None:
+            joined[0].append(self.image(pixels))
+        for stage, beside in zip(self.stages, reversed(joined), strict=True):
+            x = stage(x, beside)
+        out: Tensor = self.out(x)
+        if self.in_blocks:
+            out = self.blur(from_blocks(out, image.shape[-2:]))
+        return out if self.correction is None else self.correction(out, image)
 
 
 class _Stage(nn.Module):
-    """Enlarges the coarser map, narrowed, to a skip's size and convolves both."""
+    """Enlarges the coarser map, narrowed, to the size of those beside it and convolves all."""
 
     def __init__(
         self,
         ni: int,
-        skip: int,
+        beside: int,
         width: int,
         upsample: UpsampleMethod,
         *,
@@ -133,12 +137,30 @@ class _Stage(nn.Module):
         super().__init__()
         self.width = width
         self.up = Upsample(ni, width, upsample, blur=blur, norm=norm, act=act)
-        self.conv = conv_layer(width + skip, width, norm=norm, act=act)
+        self.conv = conv_layer(width + beside, width, norm=norm, act=act)
         if attention:
             self.conv.append(SelfAttention(width))
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        out: Tensor = self.conv(torch.cat([self.up(x, skip.shape[-2:]), skip], dim=1))
+    def forward(self, x: Tensor, beside: list[Tensor]) -> Tensor:
+        out: Tensor = convolve_joined(self.conv, [self.up(x, beside[0].shape[-2:]), *beside])
+        return out
+
+
+class _Correction(nn.Module):
+    """Corrects an output, the first channels of `(b, n, h, w)`, by the others and the image `(b, c, h, w)`."""
+
+    def __init__(self, in_channels: int, num_outputs: int, act: Activation) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+        self.image = conv_layer(in_channels, _FULL_WIDTH, norm="none", act=act)
+        self.join = nn.Conv2d(_FULL_WIDTH, _CONTEXT_WIDTH, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.join.weight)
+        self.act = activation(act)
+        self.out = nn.Conv2d(_CONTEXT_WIDTH, num_outputs, 3, padding=1)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        first, context = torch.split(x, [self.num_outputs, _CONTEXT_WIDTH], dim=1)
+        out: Tensor = first + self.out(self.act(self.join(self.image(image)) + context))
         return out
 
 

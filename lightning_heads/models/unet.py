@@ -29,7 +29,6 @@ class DynamicUnet(nn.Module):
     | `upsample` | bilinear | pixel_shuffle |
     | `norm` | batch | none |
     | `max_width` | 256 | none |
-    | `last_cross` | half | full |
 
     Args:
         encoder: An architecture's name, or an encoder.
@@ -73,7 +72,7 @@ class DynamicUnet(nn.Module):
         blur: bool = False,
         blur_final: bool = True,
         self_attention: bool = False,
-        last_cross: LastCross | None = None,
+        last_cross: LastCross = "full",
         bottle: bool = False,
         y_range: tuple[float, float] | None = None,
         act: Activation = "relu",
@@ -88,7 +87,7 @@ class DynamicUnet(nn.Module):
             raise ValueError(f"Expected `num_outputs` to be at least 1, but got {num_outputs}")
         if decoder not in _DECODERS:
             raise ValueError(f"Expected `decoder` to be {' or '.join(_DECODERS)}, but got {decoder!r}")
-        if last_cross not in (None, "full", "half", "none"):
+        if last_cross not in ("full", "half", "none"):
             raise ValueError(f"Expected `last_cross` to be full, half or none, but got {last_cross!r}")
         encoder = as_encoder(
             encoder,
@@ -102,7 +101,7 @@ class DynamicUnet(nn.Module):
         self.pyramid = CompletePyramid(encoder)
         # fastai's maps keep the sizes that they have
         self.multiple = self.pyramid.multiple if decoder == "light" or self.pyramid.reassemble else 1
-        own = {"upsample": upsample, "last_cross": last_cross, "norm": norm, "max_width": max_width}
+        own = {"upsample": upsample, "norm": norm, "max_width": max_width}
         self.decoder = _DECODERS[decoder](
             self.pyramid.channels,
             self.pyramid.reductions,
@@ -111,6 +110,7 @@ class DynamicUnet(nn.Module):
             blur=blur,
             blur_final=blur_final,
             self_attention=self_attention,
+            last_cross=last_cross,
             bottle=bottle,
             act=act,
             **{key: value for key, value in own.items() if value is not None},

@@ -104,7 +104,7 @@ class ImageRestorer(TransferModule):
         blur: bool = False,
         blur_final: bool = True,
         self_attention: bool = False,
-        last_cross: LastCross | None = None,
+        last_cross: LastCross = "full",
         bottle: bool = False,
         act: Activation = "relu",
         norm: Norm | None = None,

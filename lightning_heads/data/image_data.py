@@ -3,15 +3,17 @@
 import os
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from .augment import AugTransforms
+from .class_batches import ClassBatches
 from .dataset import ImageDataset
 from .loader import SeededLoader
 from .read import EXTENSIONS, ImageReadError, find_images, read_image, verify
@@ -33,6 +35,8 @@ class ImageData(L.LightningDataModule):
         predict_root: A folder of images, searched recursively, or one image, to predict; the test images by default.
         image_size: Height and width of the images in a batch, in pixels.
         batch_size: Images a batch.
+        images_per_class: Of how many images of each of its classes a training batch is made, for metric learning; see
+            `ClassBatches`. By default the batches take no account of classes.
         num_workers: Worker processes of each loader; by default one a processor, at most eight.
         resize: How images are brought to `image_size`; see `ResizeTo`.
         augmentation: Changes a training image, float `(c, h, w)` in 0..1; fastai's `AugTransforms` by default.
@@ -50,6 +54,7 @@ class ImageData(L.LightningDataModule):
         predict_root: str | Path | None = None,
         image_size: int | tuple[int, int] = 224,
         batch_size: int = 64,
+        images_per_class: int | None = None,
         num_workers: int | None = None,
         resize: Resize = "crop",
         augmentation: nn.Module | None = None,
@@ -66,7 +71,7 @@ class ImageData(L.LightningDataModule):
         self.class_names = [*class_names]
         self.predict_root = None if predict_root is None else Path(predict_root)
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
-        self.batch_size = batch_size
+        self.batch_size, self.images_per_class = batch_size, images_per_class
         self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
         self.resize = resize
         self.augmentation = (augmentation or AugTransforms()) if augment else None
@@ -75,6 +80,7 @@ class ImageData(L.LightningDataModule):
         self._checked: set[str] = set()
         self._seed = 0
         ResizeTo(self.image_size, resize)
+        self._class_batches()
 
     @property
     def num_classes(self) -> int:
@@ -100,13 +106,16 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._dataset("train", random=True)
         share: dict[str, Any] = {}
+        batches = self._class_batches()
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return self._loader(dataset)
+            return self._loader(dataset if batches is None else Subset(dataset, [*chain(*batches(self._seed))]))
         if self.trainer is not None and self.trainer.world_size > 1:
             share = self.trainer.distributed_sampler_kwargs or {}
             self._seed = self.trainer.strategy.broadcast(self._seed)
-        drop_last = self._leaves_one(len(self.samples["train"].paths))
-        return SeededLoader(dataset, self.batch_size, seed=self._seed, drop_last=drop_last, **share, **self._workers())
+        drop_last = self._leaves_one(len(dataset))  # type: ignore[arg-type]
+        return SeededLoader(
+            dataset, self.batch_size, batches=batches, seed=self._seed, drop_last=drop_last, **share, **self._workers()
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the seed of order and augmentation."""
@@ -158,6 +167,14 @@ class ImageData(L.LightningDataModule):
             size=ResizeTo(self.image_size, self.resize, random=random),
             augment=self.augmentation if random else None,
         )
+
+    def _class_batches(self) -> ClassBatches | None:
+        if self.images_per_class is None:
+            return None
+        targets = self._split("train").targets
+        if not isinstance(targets, Tensor) or targets.ndim > 1:
+            raise ValueError("Expected `images_per_class` for images of one class each, but they have other targets")
+        return ClassBatches(targets.tolist(), self.batch_size, self.images_per_class)
 
     def _loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         return DataLoader(dataset, batch_size=self.batch_size, **self._workers())

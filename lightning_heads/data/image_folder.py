@@ -25,6 +25,7 @@ class ImageFolderData(ImageData):
         predict_root: See `ImageData`.
         image_size: See `ImageData`.
         batch_size: See `ImageData`.
+        images_per_class: See `ImageData`.
         num_workers: See `ImageData`.
         resize: See `ImageData`.
         augmentation: See `ImageData`.
@@ -47,6 +48,7 @@ class ImageFolderData(ImageData):
         predict_root: str | Path | None = None,
         image_size: int | tuple[int, int] = 224,
         batch_size: int = 64,
+        images_per_class: int | None = None,
         num_workers: int | None = None,
         resize: Resize = "crop",
         augmentation: nn.Module | None = None,
@@ -57,8 +59,8 @@ class ImageFolderData(ImageData):
         root = Path(root)
         folders = split_folders(root)
         train = folders["train"]
-        class_names = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = {split: _samples(folder, class_names) for split, folder in folders.items()}
+        class_names = class_folders(train)
+        found = {split: class_samples(folder, class_names) for split, folder in folders.items()}
         if len(class_names) < 2:
             raise ValueError(f"Expected a folder for each of two classes or more in {train}, but got {class_names}")
         if empty := sorted(set(range(len(class_names))) - set(found["train"].tolist())):
@@ -70,6 +72,7 @@ class ImageFolderData(ImageData):
             predict_root=predict_root,
             image_size=image_size,
             batch_size=batch_size,
+            images_per_class=images_per_class,
             num_workers=num_workers,
             resize=resize,
             augmentation=augmentation,
@@ -79,9 +82,18 @@ class ImageFolderData(ImageData):
         )
 
 
-def _samples(folder: Path, class_names: list[str]) -> Samples:
-    unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in class_names and p.name[0] != ".")
-    if unknown:
+def class_folders(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder, sorted, without the hidden ones."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def class_samples(folder: Path, class_names: list[str]) -> Samples:
+    """Finds the images of each class's folder, whose target is the index of the class.
+
+    Raises:
+        ValueError: If there are no images, or folders of other classes.
+    """
+    if unknown := [name for name in class_folders(folder) if name not in class_names]:
         raise ValueError(
             f"Expected the classes of {folder} among those of training ({', '.join(class_names)}), but it has "
             f"{', '.join(unknown)}"

@@ -38,6 +38,7 @@ class ImageTableData(ImageData):
         predict_root: See `ImageData`.
         image_size: See `ImageData`.
         batch_size: See `ImageData`.
+        images_per_class: See `ImageData`; for `label`.
         num_workers: See `ImageData`.
         resize: See `ImageData`.
         augmentation: See `ImageData`.
@@ -70,6 +71,7 @@ class ImageTableData(ImageData):
         predict_root: str | Path | None = None,
         image_size: int | tuple[int, int] = 224,
         batch_size: int = 64,
+        images_per_class: int | None = None,
         num_workers: int | None = None,
         resize: Resize = "crop",
         augmentation: nn.Module | None = None,
@@ -92,7 +94,7 @@ class ImageTableData(ImageData):
         paths = paths_of(rows, table.parent if root is None else Path(root), path, table)
 
         if label is not None:
-            class_names, targets = _classes(rows, label, table)
+            class_names, targets = classes_of(rows, label, table)
         elif labels is not None:
             class_names, targets = _multilabel(rows, [*labels], separator, table)
         else:
@@ -114,6 +116,7 @@ class ImageTableData(ImageData):
             predict_root=predict_root,
             image_size=image_size,
             batch_size=batch_size,
+            images_per_class=images_per_class,
             num_workers=num_workers,
             resize=resize,
             augmentation=augmentation,
@@ -123,7 +126,12 @@ class ImageTableData(ImageData):
         )
 
 
-def _classes(rows: Rows, column: str, table: Path) -> tuple[list[str], Tensor]:
+def classes_of(rows: Rows, column: str, table: Path) -> tuple[list[str], Tensor]:
+    """Returns the names of the classes that a column holds, sorted, and the index of each row's.
+
+    Raises:
+        ValueError: If a cell is empty, or there are fewer than two classes.
+    """
     for i, row in enumerate(rows):
         if not row[column]:
             raise ValueError(f"Expected a class in the column {column}, but it is empty ({line_of(table, i)})")

@@ -1,7 +1,7 @@
 """A training loader that can be taken up again in the middle of an epoch."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,9 @@ class SeededLoader(DataLoader[Any]):
         dataset: A map-style data set. Python's, NumPy's and torch's generators are seeded for each sample.
         batch_size: Samples a batch, in each process.
         shuffle: Whether each epoch has an order of its own.
+        batches: Makes the batches of an epoch, as lists of indices, from a seed: always as many, each of `batch_size`,
+            as `ClassBatches` does. Processes take whole batches in turn, and what a sample draws depends on its place
+            in the epoch too. By default the whole data set is dealt out.
         seed: Seed; drawn from torch's generator by default, and the checkpoint's in a resumed run.
         num_replicas: Number of processes that share the data set.
         rank: Which of them this is.
@@ -42,6 +45,7 @@ class SeededLoader(DataLoader[Any]):
         batch_size: int = 1,
         *,
         shuffle: bool = True,
+        batches: Callable[[int], list[list[int]]] | None = None,
         seed: int | None = None,
         num_replicas: int = 1,
         rank: int = 0,
@@ -51,6 +55,8 @@ class SeededLoader(DataLoader[Any]):
             raise TypeError(f"Expected a map-style `dataset`, but {type(dataset).__name__} has no length")
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         sampler = _SeededSampler(dataset, num_replicas, rank, shuffle, seed)
+        if batches is not None:
+            sampler = _BatchesSampler(dataset, num_replicas, rank, shuffle, seed, batches)
         # with a generator of its own it draws nothing from the global one
         settings.setdefault("generator", torch.Generator().manual_seed(seed % 2**32))
         super().__init__(_SeededDataset(dataset), batch_size, sampler=sampler, **settings)
@@ -62,6 +68,8 @@ class SeededLoader(DataLoader[Any]):
         skipped = 0
         if self._resumed is not None and self._resumed["epoch"] == self.sampler.epoch:
             skipped = self._resumed["batches"] * self._resumed["batch_size"]
+            if isinstance(self.sampler, _BatchesSampler):  # whose batches must stay whole
+                skipped -= skipped % self._size
         self._resumed = None
         self.sampler.skipped = skipped
         self._batches = skipped // self._size
@@ -92,10 +100,38 @@ class _SeededSampler(DistributedSampler[tuple[int, int]]):
         self.skipped = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        indices = [int(index) for index in super().__iter__()]  # type: ignore[call-overload]
         start, self.skipped = self.skipped, 0
-        for index in islice(indices, start, None):
-            yield index, hash((self.seed, self.epoch, index)) % 2**32
+        yield from islice(self.keys(), start, None)
+
+    def keys(self) -> list[tuple[int, int]]:
+        indices = [int(index) for index in super().__iter__()]  # type: ignore[call-overload]
+        return [(index, hash((self.seed, self.epoch, index)) % 2**32) for index in indices]
+
+
+class _BatchesSampler(_SeededSampler):
+    """Gives the samples of batches that are made for an epoch, as many in each process."""
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        num_replicas: int,
+        rank: int,
+        shuffle: bool,
+        seed: int,
+        batches: Callable[[int], list[list[int]]],
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle, seed)
+        self.batches = batches
+        self.num_samples = len(self.keys())
+
+    def keys(self) -> list[tuple[int, int]]:
+        batches = self.batches(self.seed + self.epoch * self.shuffle)
+        count = -(-len(batches) // self.num_replicas) * self.num_replicas
+        return [
+            (index, hash((self.seed, self.epoch, index, number, place)) % 2**32)
+            for number in range(self.rank, count, self.num_replicas)
+            for place, index in enumerate(batches[number % len(batches)])
+        ]
 
 
 class _SeededDataset(Dataset[Any]):

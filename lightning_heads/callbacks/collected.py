@@ -36,10 +36,11 @@ class Collected:
     kind: Literal["classes", "labels", "numbers"]
     folder: Path
 
-    def path(self, i: int) -> str:
-        """Returns the file of the i-th prediction, or its index in the data set."""
+    def files(self, i: int) -> list[str]:
+        """Returns the file of the i-th prediction, or both of a pair, or its index in the data set."""
         paths = getattr(self.dataset, "paths", None)
-        return str(paths[self.indices[i]]) if paths is not None else str(self.indices[i])
+        found = self.indices[i] if paths is None else paths[self.indices[i]]
+        return [str(each) for each in (found if isinstance(found, tuple) else (found,))]
 
 
 class CollectingCallback(L.Callback):

@@ -43,7 +43,7 @@ class ConfusionMatrixPlot(CollectingCallback):
 
 
 class WorstPredictionsPlot(CollectingCallback):
-    """Draws the test images whose true class got the least probability to `worst_predictions.png`.
+    """Draws the test images, or pairs, whose true class got the least probability to `worst_predictions.png`.
 
     Needs the extra `plots`.
 
@@ -66,13 +66,13 @@ class WorstPredictionsPlot(CollectingCallback):
         figure = new_figure(3 * columns, 3.4 * rows)
         for place, i in enumerate(worst):
             axes = figure.add_subplot(rows, columns, place + 1)
-            item = collected.dataset[collected.indices[i]]
-            image: Tensor = item[0]
+            *images, _ = collected.dataset[collected.indices[i]]
+            image = torch.cat(images, dim=-1)
             axes.imshow(image[:3].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
             predicted = int(collected.predictions[i].argmax())
             title = f"{collected.names[predicted]} {collected.predictions[i, predicted]:.0%}"
             axes.set_title(f"{title}, is {collected.names[int(targets[i])]}", fontsize=9)
-            axes.set_xlabel(Path(collected.path(i)).name, fontsize=8)
+            axes.set_xlabel(" | ".join(Path(file).name for file in collected.files(i)), fontsize=8)
             axes.set_xticks([])
             axes.set_yticks([])
         return _save(figure, collected.folder / "worst_predictions.png")

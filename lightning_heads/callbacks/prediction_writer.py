@@ -12,7 +12,7 @@ class PredictionWriter(CollectingCallback):
 
     For classes the columns are `file`, `class` (the most probable), `probability` and one for each class; for several
     labels `file`, `labels` (those above one half, separated by spaces) and one for each; for numbers `file` and one for
-    each. The file appears whole or not at all.
+    each. Of pairs `first` and `second` stand in place of `file`. The file appears whole or not at all.
 
     Args:
         folder: Where to write; by default the folder of the trainer's logs.
@@ -28,7 +28,8 @@ class PredictionWriter(CollectingCallback):
     def write(self, collected: Collected) -> Path:
         """Writes the file and returns its path."""
         named = {"classes": ["class", "probability"], "labels": ["labels"], "numbers": []}[collected.kind]
-        header = ["file", *named, *collected.names]
+        files = ["first", "second"] if len(collected.files(0)) > 1 else ["file"]
+        header = [*files, *named, *collected.names]
         path = collected.folder / self.filename
         partial = path.with_suffix(".partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
@@ -36,7 +37,7 @@ class PredictionWriter(CollectingCallback):
             writer.writerow(header)
             for i, values in enumerate(collected.predictions.tolist()):
                 summary = _summary(collected, values)
-                writer.writerow([collected.path(i), *summary, *(f"{value:.6f}" for value in values)])
+                writer.writerow([*collected.files(i), *summary, *(f"{value:.6f}" for value in values)])
         os.replace(partial, path)
         return path
 

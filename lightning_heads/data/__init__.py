@@ -1,7 +1,9 @@
 """Data modules: real files in, batches of inputs and targets out."""
 
 from .augment import AugTransforms
+from .class_batches import ClassBatches
 from .degrade import Crappify, Degradation, Downscale, Grey, Noise
+from .embedding_index import EmbeddingIndex
 from .image_data import ImageData
 from .image_folder import ImageFolderData
 from .image_table import ImageTableData
@@ -11,14 +13,19 @@ from .mask_codes import MaskCodes
 from .mask_data import MaskData
 from .mask_folder import MaskFolderData
 from .mask_table import MaskTableData
+from .pair_data import PairData
+from .pair_folder import PairFolderData
+from .pair_table import PairTableData
 from .read import ImageReadError, read_image, verify_images
 from .restoration import RestorationData
 
 __all__ = [
     "AugTransforms",
+    "ClassBatches",
     "Crappify",
     "Degradation",
     "Downscale",
+    "EmbeddingIndex",
     "Grey",
     "ImageData",
     "ImageFolderData",
@@ -30,6 +37,9 @@ __all__ = [
     "MaskReadError",
     "MaskTableData",
     "Noise",
+    "PairData",
+    "PairFolderData",
+    "PairTableData",
     "RestorationData",
     "SeededLoader",
     "mask_values",

@@ -12,9 +12,9 @@ from .augment import AugTransforms
 from .dataset import ImageDataset
 from .degrade import Degradation
 from .image_data import ImageData, Resize, no_images
-from .pair_dataset import ImagePairDataset
 from .read import ImageReadError, find_images, images_by_name, verify
 from .resize import ResizeTo
+from .restoration_dataset import RestorationDataset
 from .samples import Samples, set_aside
 from .split_folders import Split, require_folder, split_folders
 
@@ -125,11 +125,11 @@ class RestorationData(ImageData):
             ImageDataset(self._predict_paths(), None, channels=self.channels, size=size, augment=prepare)
         )
 
-    def _dataset(self, split: Split, random: bool = False, whole: bool | None = None) -> ImagePairDataset:
+    def _dataset(self, split: Split, random: bool = False, whole: bool | None = None) -> RestorationDataset:
         samples = self._split(split)
         targets = None if self.degradation is not None else cast(list[Path], samples.targets)
         whole = not random and (self.whole if whole is None else whole)
-        return ImagePairDataset(
+        return RestorationDataset(
             samples.paths,
             targets,
             channels=self.channels,

@@ -6,7 +6,8 @@ from typing import Literal
 
 Split = Literal["train", "valid", "test"]
 
-_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+# What splits are called, by folders and in tables.
+SPLIT_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
 def require_folder(root: Path, what: str) -> None:
@@ -33,7 +34,7 @@ def split_names(folder_of: Callable[[str], Path]) -> dict[Split, str]:
         ValueError: If there are folders, but none to train on, or two for validation.
     """
     found: dict[Split, str] = {}
-    for name, split in _NAMES.items():
+    for name, split in SPLIT_NAMES.items():
         if folder_of(name).is_dir():
             if split in found:
                 raise ValueError(f"Expected one of {folder_of(found[split])} and {folder_of(name)}, but both are there")

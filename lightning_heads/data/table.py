@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from .split_folders import SPLIT_NAMES, Split
+
 Rows = list[dict[str, str]]
 
 
@@ -56,14 +58,14 @@ def paths_of(rows: Rows, root: Path, column: str, table: Path) -> list[Path]:
 
 def split_column(rows: Rows, column: str, table: Path) -> list[list[int]]:
     """Returns the rows to train on, to validate and to test, by a column that says `train`, `valid` or `test`."""
-    kinds = {"train": 0, "valid": 1, "val": 1, "test": 2}
-    parts: list[list[int]] = [[], [], []]
+    order: list[Split] = ["train", "valid", "test"]
+    parts: list[list[int]] = [[] for _ in order]
     for i, row in enumerate(rows):
-        if row[column] not in kinds:
+        if row[column] not in SPLIT_NAMES:
             raise ValueError(
                 f"Expected train, valid or test in {column}, but got {row[column]!r} ({line_of(table, i)})"
             )
-        parts[kinds[row[column]]].append(i)
+        parts[order.index(SPLIT_NAMES[row[column]])].append(i)
     if not parts[0]:
         held = ", ".join(dict.fromkeys(row[column] for row in rows))
         raise ValueError(f"Expected {table} to hold training images, but {column} says {held} alone")

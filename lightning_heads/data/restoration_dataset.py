@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from .read import ImageReadError, read_image
 
 
-class ImagePairDataset(Dataset[tuple[Tensor, Tensor]]):
+class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
     """Gives `(input, target)`, floats in 0..1: an image degraded and as it is, or two files.
 
     Args:

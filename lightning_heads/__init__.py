@@ -30,6 +30,7 @@ from .data import (
     Crappify,
     Degradation,
     Downscale,
+    EmbeddingIndex,
     Grey,
     ImageData,
     ImageFolderData,
@@ -40,6 +41,9 @@ from .data import (
     MaskReadError,
     MaskTableData,
     Noise,
+    PairData,
+    PairFolderData,
+    PairTableData,
     RestorationData,
     SeededLoader,
     mask_values,
@@ -49,13 +53,34 @@ from .encoders import Encoder, EncoderMeta, create_body, model_meta
 from .freezing import freeze, freeze_to, unfreeze
 from .heads import create_dense_head, create_head
 from .layers import AdaptiveConcatPool2d
-from .losses import CrossEntropyLoss, DiceLoss, FeatureLoss, FocalLoss, SSIMLoss, StyleLoss, TverskyLoss
+from .losses import (
+    ContrastiveLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    FeatureLoss,
+    FocalLoss,
+    NTXentLoss,
+    SSIMLoss,
+    StyleLoss,
+    TripletLoss,
+    TverskyLoss,
+)
 from .lr_curve import LRCurve
 from .lr_find import lr_find
 from .models import DenseModel, DynamicUnet, ImageModel, SiameseModel, load_fastai_unet
 from .params import optimizer_groups, param_groups
 from .schedules import Constant, Cycle, FlatCosine, Restarts, Shape
-from .tasks import ImageClassifier, ImageRegressor, ImageRestorer, ImageSegmenter, TestTimeAugmentation, TransferModule
+from .search import LookAlikes, draw_look_alikes, embed, look_alikes
+from .tasks import (
+    ImageClassifier,
+    ImageEmbedder,
+    ImageRegressor,
+    ImageRestorer,
+    ImageSegmenter,
+    PairClassifier,
+    TestTimeAugmentation,
+    TransferModule,
+)
 
 __all__ = [
     "EMA",
@@ -63,6 +88,7 @@ __all__ = [
     "AugTransforms",
     "ConfusionMatrixPlot",
     "Constant",
+    "ContrastiveLoss",
     "Crappify",
     "CrossEntropyLoss",
     "Cycle",
@@ -71,6 +97,7 @@ __all__ = [
     "DiceLoss",
     "Downscale",
     "DynamicUnet",
+    "EmbeddingIndex",
     "Encoder",
     "EncoderMeta",
     "ExactResume",
@@ -82,6 +109,7 @@ __all__ = [
     "Grey",
     "ImageClassifier",
     "ImageData",
+    "ImageEmbedder",
     "ImageFolderData",
     "ImageModel",
     "ImageReadError",
@@ -91,6 +119,7 @@ __all__ = [
     "ImageTableData",
     "ImageWriter",
     "LRCurve",
+    "LookAlikes",
     "MaskData",
     "MaskFolderData",
     "MaskPlot",
@@ -98,8 +127,13 @@ __all__ = [
     "MaskTableData",
     "MaskWriter",
     "MixUpCutMix",
+    "NTXentLoss",
     "Noise",
     "OneCycle",
+    "PairClassifier",
+    "PairData",
+    "PairFolderData",
+    "PairTableData",
     "Phase",
     "Phases",
     "Plateau",
@@ -114,14 +148,18 @@ __all__ = [
     "StyleLoss",
     "TestTimeAugmentation",
     "TransferModule",
+    "TripletLoss",
     "TverskyLoss",
     "WorstPredictionsPlot",
     "create_body",
     "create_dense_head",
     "create_head",
+    "draw_look_alikes",
+    "embed",
     "freeze",
     "freeze_to",
     "load_fastai_unet",
+    "look_alikes",
     "lr_find",
     "mask_values",
     "model_meta",

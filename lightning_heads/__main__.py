@@ -2,5 +2,11 @@
 
 from .cli import main
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Runs `main` as an installed script, which takes what is returned for an exit status."""
     main()
+
+
+if __name__ == "__main__":
+    run()

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -78,6 +79,8 @@ setattr(_Trainer, "lr-find", _Trainer.lr_find)  # a subcommand goes by the name 
 def main(args: Sequence[str] | None = None) -> Any:
     """Runs `fit`, `validate`, `test`, `predict` or `lr-find` with what a yaml says, and returns the `LightningCLI`.
 
+    Or runs `embed` or `nearest`, the search for images that look alike, which need no trainer and return None.
+
     Classes go by their short names (`ImageClassifier`, `OneCycle`). What the data knows, the number and names of its
     classes and the channels of its images, reaches the model by itself. Predictions are written beside the logs: to a
     csv file, or, of a segmentation or a restoration, to png files.
@@ -85,10 +88,17 @@ def main(args: Sequence[str] | None = None) -> Any:
     Raises:
         ValueError: If a yaml says something else of the classes than the data.
     """
+    from jsonargparse import auto_cli
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     import lightning_heads as lh
 
+    from .search.commands import embed_command, nearest_command
+
+    search: Any = {"embed": embed_command, "nearest": nearest_command}
+    given = [*(sys.argv[1:] if args is None else args)]
+    if given and given[0] in search:
+        return auto_cli(search, given, as_positional=False, allow_abbrev=False)
     writers = {"predictions": lh.PredictionWriter, "masks": lh.MaskWriter, "images": lh.ImageWriter}
 
     class HeadsCLI(LightningCLI):
@@ -137,8 +147,12 @@ def main(args: Sequence[str] | None = None) -> Any:
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
             # else a misspelt key passes for the abbreviation of another
-            parser_kwargs={"allow_abbrev": False, **{name: {"allow_abbrev": False} for name in HeadsCLI.subcommands()}},
-            args=None if args is None else [*args],
+            parser_kwargs={
+                "allow_abbrev": False,
+                "epilog": "And without a trainer: embed, nearest, the search for images that look alike.",
+                **{name: {"allow_abbrev": False} for name in HeadsCLI.subcommands()},
+            },
+            args=None if args is None else given,
         )
 
 

@@ -1,6 +1,7 @@
 """Losses of dense predictions and of images."""
 
 from .features import FeatureLoss, StyleLoss
+from .metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
 from .segmentation import (
     CrossEntropyLoss,
     DiceLoss,
@@ -13,13 +14,16 @@ from .structural import SSIMLoss
 from .weighted_sum import WeightedSum
 
 __all__ = [
+    "ContrastiveLoss",
     "CrossEntropyLoss",
     "DiceLoss",
     "FeatureLoss",
     "FocalLoss",
+    "NTXentLoss",
     "SSIMLoss",
     "SegmentationLoss",
     "StyleLoss",
+    "TripletLoss",
     "TverskyLoss",
     "WeightedSum",
     "segmentation_loss",

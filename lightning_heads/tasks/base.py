@@ -128,6 +128,8 @@ class TransferModule(L.LightningModule):
         return optimizer if self._lr_scheduler is None else ([optimizer], [self._lr_scheduler(optimizer)])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # tells which class to load it with
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY)
         if saved is not None:
             saved.update({key: value for key, value in _ONLY_WHEN_NEW.items() if key in saved})

@@ -1,0 +1,101 @@
+"""Verification of pairs: training, scores against scikit-learn's, and what is refused."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, roc_auc_score
+from torch.nn.functional import cross_entropy
+
+import lightning_heads as lh
+from tests.helpers import trainer_for
+
+
+def _data(folder: Path, **options: Any) -> lh.PairFolderData:
+    return lh.PairFolderData(folder, **{"image_size": 32, "batch_size": 8, "num_workers": 0, **options})
+
+
+def _task(**options: Any) -> lh.PairClassifier:
+    return lh.PairClassifier("test_resnet", pretrained=False, **options)
+
+
+def test_the_books_recipe_learns(make_image: Callable[..., Path], tmp_path: Path) -> None:
+    for i in range(72):
+        make_image(f"levels/{i % 2}/{i}.png", level=70 + 100 * (i % 2), seed=i)
+    L.seed_everything(0, verbose=False)
+    task = _task(lr=1e-3, comparison="all")
+    phases = lh.Phases([lh.Phase(4, train_from=-1, lr=3e-3), lh.Phase(8, lr=(1e-4, 3e-3))])
+    trainer = trainer_for(tmp_path, [phases], epochs=12)
+    trainer.fit(task, _data(tmp_path / "levels", valid_fraction=0.3))
+    assert trainer.callback_metrics["val_accuracy"] > 0.9
+    assert {"val_auroc", "val_equal_error_rate", "val_loss", "train_loss"} <= set(trainer.callback_metrics)
+
+
+def test_scores_equal_scikit_learns(class_folder: Path, tmp_path: Path) -> None:
+    task = _task().eval()
+    data = _data(class_folder, batch_size=3)
+    scores = trainer_for(tmp_path, []).validate(task, data, verbose=False)[0]
+    batches = [*data.val_dataloader()]
+    same = torch.cat([batch[2] for batch in batches])
+    assert same.dtype == torch.bool
+    with torch.no_grad():
+        logits = torch.cat([task(*batch[:2]) for batch in batches])
+    probabilities = logits.softmax(1)[:, 1].numpy()
+    expected = {
+        "val_loss": cross_entropy(logits, same.long()).item(),
+        "val_accuracy": accuracy_score(same, probabilities > 0.5),
+        "val_auroc": roc_auc_score(same, probabilities),
+    }
+    for name, value in expected.items():
+        assert scores[name] == pytest.approx(value, abs=1e-5), name
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_targets_of_any_type_give_one_loss(kind: torch.dtype) -> None:
+    task = _task().eval()
+    first, second = torch.rand(2, 4, 3, 32, 32)
+    same = torch.tensor([1, 0, 0, 1])
+    outputs, target = task.outputs_and_target([first, second, same.to(kind)])
+    torch.testing.assert_close(task.criterion(outputs, target), cross_entropy(task(first, second), same))
+
+
+def test_reloads_without_arguments_and_predicts_the_same(class_folder: Path, tmp_path: Path) -> None:
+    task = _task(comparison="difference", symmetric=True, ps=0.25)
+    data = _data(class_folder, test_fraction=0.2)
+    trainer = trainer_for(tmp_path, [lh.PredictionWriter(tmp_path / "out")], epochs=1)
+    trainer.fit(task, data)
+    trainer.save_checkpoint(tmp_path / "pairs.ckpt")
+    loaded = lh.PairClassifier.load_from_checkpoint(tmp_path / "pairs.ckpt", weights_only=True)
+    expected, got = (torch.cat(trainer.predict(model, data)) for model in (task, loaded))
+    torch.testing.assert_close(got, expected)
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    assert [*rows[0]] == ["first", "second", "class", "probability", "different", "same"]
+    assert len(rows) == len(expected)
+    assert all(Path(row[name]).is_file() for row in rows for name in ("first", "second"))
+
+
+def test_draws_the_worst_pairs(class_folder: Path, tmp_path: Path) -> None:
+    data = _data(class_folder, test_fraction=0.2)
+    trainer_for(tmp_path, [lh.WorstPredictionsPlot(tmp_path, 4), lh.ConfusionMatrixPlot(tmp_path)]).test(
+        _task(), data, verbose=False
+    )
+    assert (tmp_path / "worst_predictions.png").stat().st_size > 5000
+    assert (tmp_path / "confusion_matrix.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("same", "message"),
+    [
+        (torch.tensor([0, 1, 2, 1]), r"targets of 0 and 1, but got \[0, 1, 2\]"),
+        (torch.zeros(4, 2), r"a target for each of 4 pairs, but got \(4, 2\)"),
+    ],
+)
+def test_other_targets_are_refused(same: torch.Tensor, message: str) -> None:
+    first, second = torch.rand(2, 4, 3, 32, 32)
+    with pytest.raises(ValueError, match=message):
+        _task().validation_step([first, second, same], 0)

@@ -86,9 +86,8 @@ class TripletLoss(_EmbeddingLoss):
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
         distances = _distances(unit)
-        # not amax and amin, which would share the gradient among equals
-        farthest = distances.masked_fill(~same, 0).max(dim=1).values
-        nearest = distances.masked_fill(~different, torch.inf).min(dim=1).values
+        farthest = distances.masked_fill(~same, 0).amax(dim=1)
+        nearest = distances.masked_fill(~different, torch.inf).amin(dim=1)
         return _mean_of_positive(F.relu(farthest - nearest + self.margin) * same.any(dim=1))
 
 
@@ -116,16 +115,13 @@ class NTXentLoss(_EmbeddingLoss):
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
         logits = unit @ unit.mT / self.temperature
-        # finite, as the gradient of infinities alone is NaN
+        # finite, as where there are no others infinity would make gradients NaN
         others = logits.masked_fill(~different, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
         return (F.softplus(others - logits) * same).sum() / same.sum().clamp(min=1)
 
 
 def _distances(unit: Tensor) -> Tensor:
-    """Returns distances `(b, b)` by differences: from products they are too coarse for near vectors, most so in TF32.
-
-    It is not `torch.cdist`, whose gradient on a GPU is refused where algorithms have to be deterministic.
-    """
+    """Returns distances `(b, b)` by differences; from products they would be too coarse for near vectors."""
     distances: Tensor = torch.linalg.vector_norm(unit[:, None] - unit, dim=-1)
     return distances
 

@@ -77,7 +77,7 @@ class RecallAtK(_Retrieval):
         self.k = k
 
     def query_scores(self, cosines: Tensor, sought: Tensor) -> Tensor:
-        found = cosines.topk(min(self.k, cosines.shape[1] - 1), dim=1).indices
+        found = cosines.topk(min(self.k, cosines.shape[1]), dim=1).indices
         return sought.gather(1, found).any(dim=1)
 
 

@@ -36,8 +36,9 @@ NO_PAIR = {"one_class": torch.zeros(6).long(), "all_alone": torch.arange(6), "on
 
 def _value_and_gradient(loss: Any, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     embeddings = embeddings.clone().requires_grad_()
-    value = loss(embeddings, labels)
-    (gradient,) = torch.autograd.grad(value, embeddings)
+    with torch.autograd.set_detect_anomaly(True):  # no step of the way back may be NaN
+        value = loss(embeddings, labels)
+        (gradient,) = torch.autograd.grad(value, embeddings)
     return value.detach(), gradient
 
 

@@ -1,11 +1,14 @@
 """Heads that are put on a cut encoder: vectors, and maps without skips."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Literal
 
 from torch import nn
 
 from .layers import AdaptiveConcatPool2d, PixelShuffleICNR, SigmoidRange, conv_layer
+
+_POOLING = (AdaptiveConcatPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten)
 
 DenseUpsample = Literal["nearest", "bilinear", "transposed", "pixel_shuffle"]
 
@@ -129,6 +132,17 @@ def _doubling(ni: int, nf: int, upsample: DenseUpsample) -> nn.Sequential:
         nn.init.kaiming_normal_(conv.weight, mode="fan_out")
         return nn.Sequential(conv, nn.BatchNorm2d(nf), nn.ReLU(inplace=True))
     raise ValueError(f"Expected `upsample` to be nearest, bilinear, transposed or pixel_shuffle, but got {upsample!r}")
+
+
+def split_pooling(head: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Returns the layers that a head pools and flattens by at its beginning, then all others.
+
+    >>> [len(part) for part in split_pooling(create_head(512, 2))]
+    [2, 7]
+    """
+    layers = [*head] if isinstance(head, nn.Sequential) else [head]
+    pooling = [*takewhile(lambda layer: isinstance(layer, _POOLING), layers)]
+    return pooling, layers[len(pooling) :]
 
 
 def init_head(head: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from .ema import EMA
 from .exact_resume import ExactResume
+from .feature_cache import FeatureCache
 from .image_writer import ImageWriter
 from .mask_plot import MaskPlot
 from .mask_writer import MaskWriter
@@ -19,6 +20,7 @@ __all__ = [
     "EMA",
     "ConfusionMatrixPlot",
     "ExactResume",
+    "FeatureCache",
     "FineTune",
     "GradualUnfreeze",
     "ImageWriter",

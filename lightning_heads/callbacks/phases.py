@@ -68,6 +68,11 @@ class Phases(L.Callback):
         """Returns what training starts with, for a task with these learning rates, one a group."""
         return self.phases_for(rates)[0]
 
+    def stretch_of(self, start: int, stop: int) -> Stretch | None:
+        """Returns the stretch that has all steps from one to before another, or None where several share them."""
+        stretch = self._at(start)
+        return stretch if stop <= stretch.stop or stretch is self._stretches[-1] else None
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reads the learning rates, before those of a checkpoint take their place."""
         others = [c for c in trainer.callbacks if isinstance(c, Phases) and c is not self]  # type: ignore[attr-defined]

@@ -77,6 +77,33 @@ class SeededLoader(DataLoader[Any]):
             self._batches += 1
             yield batch
 
+    def over(self, dataset: Dataset[Any]) -> "SeededLoader":
+        """Returns a loader of another data set of the same length, which stands where this one does.
+
+        It reads in the process itself.
+        """
+        sampler = self.sampler
+        other = SeededLoader(
+            dataset,
+            self._size,
+            shuffle=sampler.shuffle,
+            batches=sampler.batches if isinstance(sampler, _BatchesSampler) else None,
+            seed=sampler.seed,
+            num_replicas=sampler.num_replicas,
+            rank=sampler.rank,
+            drop_last=self.drop_last,
+            collate_fn=self.collate_fn,
+            pin_memory=self.pin_memory,
+        )
+        other.sampler.set_epoch(sampler.epoch)
+        other._batches, other._resumed = self._batches, self._resumed
+        return other
+
+    @property
+    def samples(self) -> Dataset[Any]:
+        """The data set that was passed."""
+        return self.dataset.dataset  # type: ignore[attr-defined, no-any-return]
+
     def state_dict(self) -> dict[str, int]:
         """Returns where the loader stands: its seed, the epoch, and the batches of it that are done."""
         return {

@@ -104,7 +104,8 @@ class PairedImages(Dataset[Any]):
     """
 
     def __init__(self, images: ImageDataset, pairs: DrawnPairs | list[Pair]) -> None:
-        self.images, self.pairs = images, pairs
+        self.images: Dataset[Any] = images
+        self.pairs = pairs
         self.paths: list[PairPaths] | None = None
         if isinstance(pairs, list):
             self.paths = [PairPaths(images.paths[pair.first], images.paths[pair.second]) for pair in pairs]

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads import create_head
+from ..heads import create_head, split_pooling
 
 
 class ImageModel(nn.Module):
@@ -65,6 +65,19 @@ class ImageModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.encoder(x))
         return out
+
+    def features(self, x: Tensor) -> Tensor:
+        """Maps images in 0..1, `(b, c, h, w)`, to what the head's first layer with parameters sees, pooled."""
+        x = self.encoder(x)
+        for layer in split_pooling(self.head)[0]:
+            x = layer(x)
+        return x
+
+    def from_features(self, x: Tensor) -> Tensor:
+        """Maps features to outputs `(b, num_outputs)`."""
+        for layer in split_pooling(self.head)[1]:
+            x = layer(x)
+        return x
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the encoder's groups, then the head."""

@@ -1,7 +1,6 @@
 """Two images in, one vector out."""
 
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,12 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads import create_head
-from ..layers import AdaptiveConcatPool2d
+from ..heads import create_head, split_pooling
 
 Comparison = Literal["concatenation", "difference", "product", "all"]
-
-_POOLING = (AdaptiveConcatPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten)
 
 
 class SiameseModel(nn.Module):
@@ -89,22 +85,20 @@ class SiameseModel(nn.Module):
             width = self.encoder.num_features * {"concatenation": 2, "all": 4}.get(comparison, 1)
             head = create_head(width, num_outputs, lin_ftrs, ps, concat_pool=concat_pool)
         self.head = head
-        layers = [*head] if isinstance(head, nn.Sequential) else []
-        self._num_pooling = len([*takewhile(lambda layer: isinstance(layer, _POOLING), layers)])
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         if self.two_pass or first.shape != second.shape:
-            return self.compare(self.features(first), self.features(second))
-        return self.compare(*self.features(torch.cat([first, second])).chunk(2))
+            return self.from_features(self.features(first), self.features(second))
+        return self.from_features(*self.features(torch.cat([first, second])).chunk(2))
 
     def features(self, x: Tensor) -> Tensor:
         """Maps images in 0..1, `(b, c, h, w)`, to what is compared of them: pooled, or a map."""
         x = self.encoder(x)
-        for layer in self._layers()[: self._num_pooling]:
+        for layer in split_pooling(self.head)[0]:
             x = layer(x)
         return x
 
-    def compare(self, first: Tensor, second: Tensor) -> Tensor:
+    def from_features(self, first: Tensor, second: Tensor) -> Tensor:
         """Maps features of both images to outputs `(b, num_outputs)`."""
         out = self._judged(first, second)
         return (out + self._judged(second, first)) / 2 if self.symmetric else out
@@ -112,9 +106,6 @@ class SiameseModel(nn.Module):
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the encoder's groups, then the head."""
         return [*self.encoder.param_groups(), [*self.head.parameters()]]
-
-    def _layers(self) -> list[nn.Module]:
-        return [*self.head] if isinstance(self.head, nn.Sequential) else [self.head]
 
     def _judged(self, first: Tensor, second: Tensor) -> Tensor:
         # pooling by maximum and average puts the one behind the other, each with all channels
@@ -126,6 +117,6 @@ class SiameseModel(nn.Module):
         if self.comparison in ("product", "all"):
             parts.append(a * b)
         x = torch.cat(parts, dim=2).flatten(1, 2)
-        for layer in self._layers()[self._num_pooling :]:
+        for layer in split_pooling(self.head)[1]:
             x = layer(x)
         return x

@@ -62,12 +62,13 @@ class TransferModule(L.LightningModule):
         self.val_metrics = collection.clone(prefix="val_")
         self.test_metrics = collection.clone(prefix="test_")
         self.lr = lr
+        self.takes_features = False  # in place of inputs, which `FeatureCache` sets
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         self._splitter = splitter
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        out: Tensor = self.model(*inputs)
+        out: Tensor = self.model.from_features(*inputs) if self.takes_features else self.model(*inputs)  # type: ignore[operator]
         return out
 
     def activation(self, outputs: Tensor) -> Tensor:

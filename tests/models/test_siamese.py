@@ -97,7 +97,7 @@ def test_outputs_are_of_features() -> None:
     first, second = torch.rand(2, 3, 3, 32, 32)
     features = model.features(first), model.features(second)
     assert features[0].shape == (3, 2 * model.encoder.num_features)
-    torch.testing.assert_close(model.compare(*features), model(first, second), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.from_features(*features), model(first, second), atol=1e-5, rtol=1e-5)
 
 
 def test_images_of_two_sizes_and_a_head_that_does_not_pool() -> None:

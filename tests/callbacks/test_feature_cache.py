@@ -1,0 +1,189 @@
+"""Training on cached features: the same heads as on images, by an encoder that sees each image once."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_heads as lh
+from tests.helpers import trainer_for
+
+FROZEN = 3
+
+
+class Count(L.Callback):
+    """Counts the images that the encoder sees, from epoch to epoch."""
+
+    def __init__(self) -> None:
+        self.seen, self.epochs = 0, list[int]()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        encoder: Any = pl_module.model.encoder
+        encoder.backbone.register_forward_pre_hook(self._add)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epochs.append(self.seen)
+
+    def _add(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.seen += len(args[0])
+
+
+@pytest.fixture
+def photos(make_image: Callable[..., Path], tmp_path: Path) -> Path:
+    for i in range(20):
+        make_image(f"levels/{i % 2}/{i}.png", level=70 + 100 * (i % 2), seed=i)
+    return tmp_path / "levels"
+
+
+def _data(kind: str, photos: Path, num_workers: int = 0) -> L.LightningDataModule:
+    options: dict[str, Any] = {"image_size": 32, "batch_size": 4, "num_workers": num_workers, "augment": False}
+    return {"images": lh.ImageFolderData, "pairs": lh.PairFolderData}[kind](photos, resize="squish", **options)
+
+
+def _task(kind: str) -> lh.TransferModule:
+    torch.manual_seed(0)
+    if kind == "images":
+        return lh.ImageClassifier("test_resnet", 2, pretrained=False, ps=0.0, lr=1e-2)
+    return lh.PairClassifier("test_resnet", pretrained=False, ps=0.0, lr=1e-2)
+
+
+def _phases() -> lh.Phases:
+    return lh.Phases([lh.Phase(FROZEN, train_from=-1, norm="eval"), lh.Phase(1, lr=1e-4)])
+
+
+@pytest.mark.parametrize("kind", ["images", "pairs"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_trains_the_head_that_images_would(kind: str, num_workers: int, photos: Path, tmp_path: Path) -> None:
+    heads, losses, counts = [], [], []
+    for extra in ([], [lh.FeatureCache(progress=False)]):
+        L.seed_everything(1, verbose=False)
+        task, count = _task(kind), Count()
+        frozen = lh.Phases([lh.Phase(FROZEN, train_from=-1, norm="eval")])
+        trainer = trainer_for(tmp_path, [frozen, count, *extra], epochs=FROZEN)
+        trainer.fit(task, _data(kind, photos, num_workers))
+        assert not task.takes_features
+        heads.append([*task.model.head.state_dict().values()])
+        losses.append(trainer.callback_metrics["val_loss"])
+        counts.append(count.epochs)
+    for live, cached in zip(*heads, strict=True):
+        torch.testing.assert_close(cached, live, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-5)
+    sanity = 4 if kind == "images" else 8
+    assert counts[1] == [sanity + 20] * FROZEN  # the sanity check sees one batch of images as they are
+    assert counts[0][0] >= sanity + (20 if kind == "images" else 40)
+
+
+def test_images_come_back_when_the_encoder_trains(photos: Path, tmp_path: Path) -> None:
+    states = []
+    for extra in ([], [lh.FeatureCache(progress=False)]):
+        L.seed_everything(1, verbose=False)
+        task, count = _task("images"), Count()
+        trainer_for(tmp_path, [*extra, _phases(), count], epochs=FROZEN + 1).fit(task, _data("images", photos))
+        states.append({name: value.clone() for name, value in task.model.state_dict().items()})
+    assert count.epochs[-1] == count.epochs[FROZEN - 1] + 20  # those of the last epoch, and its validation
+    for name, live in states[0].items():
+        torch.testing.assert_close(states[1][name], live, atol=1e-4, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("norm", ["train", "stats"])
+def test_an_encoder_that_changes_is_not_cached(norm: Any, photos: Path, tmp_path: Path) -> None:
+    count = Count()
+    phases = lh.Phases([lh.Phase(2, train_from=-1, norm=norm)])
+    trainer = trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), count], epochs=2)
+    trainer.fit(_task("images"), _data("images", photos))
+    assert count.epochs[1] == count.epochs[0] + 20
+
+
+def test_an_epoch_that_thaws_is_trained_on_images(photos: Path, tmp_path: Path) -> None:
+    count = Count()
+    phases = lh.Phases([lh.Phase(1.5, train_from=-1, norm="eval"), lh.Phase(0.5)])
+    trainer = trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), count], epochs=2)
+    trainer.fit(_task("images"), _data("images", photos))
+    assert count.epochs[1] == count.epochs[0] + 20
+
+
+def test_views_are_augmented_and_drawn(photos: Path, tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Keep(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, i: int) -> None:
+            seen.append(batch[0])
+
+    count = Count()
+    phases = lh.Phases([lh.Phase(8, train_from=-1, norm="eval")])
+    trainer = trainer_for(
+        tmp_path, [phases, lh.FeatureCache(views=3, progress=False), count, Keep()], epochs=8, limit_val_batches=0
+    )
+    data = lh.ImageFolderData(photos, image_size=32, batch_size=16, num_workers=0)
+    trainer.fit(_task("images"), data)
+    assert count.seen == 3 * 16
+    assert len(torch.unique(torch.cat(seen), dim=0)) > 2 * 16
+
+
+def test_any_loader_is_cached(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(10, 3, 32, 32), torch.arange(10) % 2), 4, shuffle=True)
+    count = Count()
+    phases = lh.Phases([lh.Phase(3, train_from=-1, norm="eval")])
+    trainer = trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), count], epochs=3)
+    trainer.fit(_task("images"), loader)
+    assert count.epochs == [10, 10, 10]
+
+
+def test_a_resumed_run_ends_alike(photos: Path, tmp_path: Path) -> None:
+    def run(stop: int, path: Path | None = None) -> tuple[L.Trainer, lh.TransferModule]:
+        L.seed_everything(1, verbose=False)
+        task = _task("images")
+        trainer = trainer_for(tmp_path, [_phases(), lh.FeatureCache(progress=False), _Stop(stop)], epochs=FROZEN + 1)
+        trainer.fit(task, _data("images", photos), ckpt_path=path)
+        return trainer, task
+
+    _, whole = run(100)
+    trainer, _ = run(8)  # an epoch has 4 steps
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = run(100, tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+class _Stop(L.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
+
+
+def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`views` to be at least 1, but got 0"):
+        lh.FeatureCache(views=0)
+    with pytest.raises(ValueError, match="a schedule that freezes the encoder, such as `FineTune`"):
+        trainer_for(tmp_path, [lh.FeatureCache()]).fit(_task("images"), _data("images", photos))
+    pairs = DataLoader(TensorDataset(*torch.rand(2, 4, 3, 32, 32), torch.arange(4) % 2), 4)
+    frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+    with pytest.raises(ValueError, match="loaders of `PairedImages`.*, but got TensorDataset"):
+        trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False)], epochs=1).fit(_task("pairs"), pairs)
+    segmenter = lh.ImageSegmenter("test_resnet", 2, pretrained=False)
+    with pytest.raises(TypeError, match="whose model has features to cache, as `ImageModel` has, but got DynamicUnet"):
+        trainer_for(tmp_path, [_phases(), lh.FeatureCache()]).fit(segmenter, _data("images", photos))
+
+
+def test_the_task_takes_images_after_a_failure(photos: Path, tmp_path: Path) -> None:
+    class Fail(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            raise RuntimeError("out of luck")
+
+    task = _task("images")
+    before = copy.deepcopy(task.model.encoder.state_dict())
+    with pytest.raises(RuntimeError, match="out of luck"):
+        trainer_for(tmp_path, [_phases(), lh.FeatureCache(progress=False), Fail()], epochs=FROZEN + 1).fit(
+            task, _data("images", photos)
+        )
+    assert not task.takes_features
+    for name, value in task.model.encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name])

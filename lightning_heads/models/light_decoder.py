@@ -29,7 +29,7 @@ _WIDTH = 16
 
 # Channels of what is made of the image itself, without which thin structures are learnt late: at full resolution, and
 # where they are cheaper. The last is that of what they join at full resolution.
-_FULL_WIDTH, _HALF_WIDTH, _CONTEXT_WIDTH = 12, 24, 8
+_FULL_WIDTH, _HALF_WIDTH, _CONTEXT_WIDTH = 16, 24, 8
 
 
 class LightDecoder(nn.Module):

@@ -166,7 +166,7 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
         trainer_for(tmp_path, [lh.FeatureCache()]).fit(_task("images"), _data("images", photos))
     pairs = DataLoader(TensorDataset(*torch.rand(2, 4, 3, 32, 32), torch.arange(4) % 2), 4)
     frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
-    with pytest.raises(ValueError, match="loaders of `PairedImages`.*, but got TensorDataset"):
+    with pytest.raises(ValueError, match=r"loaders of `PairedImages`.*, but got TensorDataset"):
         trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False)], epochs=1).fit(_task("pairs"), pairs)
     segmenter = lh.ImageSegmenter("test_resnet", 2, pretrained=False)
     with pytest.raises(TypeError, match="whose model has features to cache, as `ImageModel` has, but got DynamicUnet"):

@@ -8,11 +8,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_heads as lh
-from tests.helpers import trainer_for
+from tests.helpers import run_processes, trainer_for
 
 FROZEN = 3
 
@@ -157,6 +158,31 @@ class _Stop(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
+
+
+def _fit_rank(photos: Path, world_size: int) -> tuple[list[int], dict[str, Tensor], float]:
+    L.seed_everything(1, verbose=False)
+    task, count = _task("pairs"), Count()
+    frozen = lh.Phases([lh.Phase(FROZEN, train_from=-1, norm="eval")])
+    callbacks = [frozen, lh.FeatureCache(progress=False), count]
+    strategy: Any = {"strategy": DDPStrategy(), "devices": world_size} if world_size > 1 else {}
+    trainer = trainer_for(photos, callbacks, FROZEN, num_sanity_val_steps=0, **strategy)
+    trainer.fit(task, _data("pairs", photos))
+    return (
+        count.epochs,
+        {k: v.clone() for k, v in task.model.head.named_parameters()},
+        float(trainer.callback_metrics["val_loss"]),
+    )
+
+
+def test_processes_encode_a_share_each(photos: Path, tmp_path: Path) -> None:
+    ranks = run_processes(_fit_rank, 2, tmp_path, photos, 2)
+    assert ranks is not None
+    (seen, head, loss), (other_seen, other_head, other_loss) = ranks
+    assert seen == other_seen == [10] * FROZEN
+    assert loss == other_loss
+    for name, value in head.items():
+        torch.testing.assert_close(other_head[name], value, atol=0, rtol=0)
 
 
 def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Accuracy of the book's Siamese recipe on pairs of solar cells, and what an epoch costs, beside fastai's.
+"""Accuracy of the book's Siamese recipe on pairs of solar cells, and what it costs, beside fastai's.
 
 Run `python tests/benchmarks/pairs.py`. Both train on the same pairs, drawn anew for each epoch, and are scored on the
 same fixed pairs of held-out cells, from the same ImageNet weights of an EfficientNet-Lite0, for as many epochs: 4 of
@@ -192,6 +192,19 @@ def cached(cells: dict[str, tuple[Tensor, Tensor]], weights: Path, seed: int, ba
     return ours(cells, weights, seed, batch_size, cached=True)
 
 
+def passes(size: int, batch_size: int, rounds: int = 7) -> float:
+    """Returns the time of a training step with both images in one pass over that in two, rounds alternating."""
+    models = [lh.SiameseModel(ENCODER, pretrained=False, two_pass=two_pass).train() for two_pass in (False, True)]
+    first, second = torch.rand(2, batch_size, 3, size, size)
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for model, taken in zip(models, seconds, strict=True):
+            start = time.perf_counter()
+            model(first, second).square().sum().backward()
+            taken.append(time.perf_counter() - start)
+    return statistics.median(one / two for one, two in zip(*seconds, strict=True))
+
+
 def summary(accuracy: float, seconds: list[float]) -> dict[str, float]:
     return {
         "accuracy": accuracy,
@@ -207,6 +220,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="pairs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of split, pairs, head and order")
     options = parser.parse_args()
+    print(f"one pass / two passes, step: {passes(options.size, options.batch_size):.2f}", flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     prepare_weights(FOLDER)
     runs = {"ours": ours, "ours, cached": cached, "fastai": fastais}

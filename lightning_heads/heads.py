@@ -1,14 +1,11 @@
 """Heads that are put on a cut encoder: vectors, and maps without skips."""
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Literal
 
 from torch import nn
 
 from .layers import AdaptiveConcatPool2d, PixelShuffleICNR, SigmoidRange, conv_layer
-
-_POOLING = (AdaptiveConcatPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten)
 
 DenseUpsample = Literal["nearest", "bilinear", "transposed", "pixel_shuffle"]
 
@@ -141,8 +138,17 @@ def split_pooling(head: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     [2, 7]
     """
     layers = [*head] if isinstance(head, nn.Sequential) else [head]
-    pooling = [*takewhile(lambda layer: isinstance(layer, _POOLING), layers)]
-    return pooling, layers[len(pooling) :]
+    if not layers or not _pools_all(layers[0]):
+        return [], layers
+    count = 2 if isinstance(layers[1] if len(layers) > 1 else None, nn.Flatten) else 1
+    return layers[:count], layers[count:]
+
+
+def _pools_all(layer: nn.Module) -> bool:
+    """Tells whether a layer leaves one position of a map."""
+    if isinstance(layer, AdaptiveConcatPool2d):
+        layer = layer.avg_pool
+    return isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)) and layer.output_size in (1, (1, 1), [1, 1])
 
 
 def init_head(head: nn.Module) -> None:

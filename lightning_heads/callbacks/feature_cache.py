@@ -3,32 +3,26 @@
 from typing import Any
 
 import lightning as L
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader
 
-from ..data.features import (
-    FeatureDataset,
-    collate_with_rest,
-    dataset_of,
-    loader_of_features,
-    single_images,
-)
-from ..data.loader import SeededLoader
-from ..encoders.backbone import evaluating
+from ..data.features import check_loader, loader_of_features
 from ..params import gather_groups, group_parameters
+from .feature_encoding import encode_images
+from .mixing import MixUpCutMix
 from .phases import Phases
+
+_BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class FeatureCache(L.Callback):
     """Encodes the training and validation images once, and trains on their features while the encoder is frozen.
 
-    It works beside `Phases` and its recipes (`FineTune` and others): where a phase trains nothing but the head and has
-    `norm="eval"`, so that the encoder gives the same features in every epoch, the loaders give these for as long as it
-    lasts, and images again afterwards. What is kept is what the head pools, in memory. Of pairs, each image is encoded
-    once, however many pairs it is in. Epochs that a phase has only a part of are trained on images.
+    It comes behind `Phases` or a recipe of it, such as `FineTune(norm="eval")`. Where a phase trains nothing but the
+    head and has `norm="eval"`, so that the encoder gives the same features in every epoch, the loaders give these for
+    as long as it lasts, and images again afterwards. What is kept is what the head pools, in memory. Of pairs, each
+    image is encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images.
 
     Args:
         views: How many times to augment and encode each training image; one of them is drawn whenever it comes up.
@@ -36,7 +30,8 @@ class FeatureCache(L.Callback):
 
     Raises:
         TypeError: If the task's model has no features to cache.
-        ValueError: If no schedule freezes, or the loaders make no batches of a map-style data set.
+        ValueError: If no schedule comes before, a phase can end within an epoch, the loaders make no plain batches of a
+            map-style data set, or something changes the batches.
     """
 
     def __init__(self, views: int = 1, *, progress: bool = True) -> None:
@@ -44,34 +39,43 @@ class FeatureCache(L.Callback):
             raise ValueError(f"Expected `views` to be at least 1, but got {views}")
         self.views, self.progress = views, progress
         self._images: list[list[DataLoader[Any]]] = []
-        self._features: list[list[DataLoader[Any]]] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Checks that there will be something to cache."""
-        if not any(isinstance(callback, Phases) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            raise ValueError("Expected a schedule that freezes the encoder, such as `FineTune`, beside `FeatureCache`")
+        """Refuses what would make features other than those that the head would see."""
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        before = [each for each in callbacks[: callbacks.index(self)] if isinstance(each, Phases)]
+        if not before:
+            raise ValueError('Expected a schedule, such as `FineTune(norm="eval")`, before `FeatureCache`')
+        if before[0].can_end_early and trainer.val_check_interval != 1.0:
+            raise ValueError(
+                "Expected `val_check_interval` to be 1.0 beside `FeatureCache`, as a plateau may end a phase within an "
+                f"epoch, but got {trainer.val_check_interval}"
+            )
+        if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+            raise ValueError("Expected `reload_dataloaders_every_n_epochs` to be 0, as the loaders give features")
+        if any(isinstance(each, MixUpCutMix) for each in callbacks):
+            raise ValueError("Expected no `MixUpCutMix` beside `FeatureCache`, as it mixes images")
+        owners: dict[type, Any] = {L.LightningModule: pl_module, L.LightningDataModule: trainer.datamodule}  # type: ignore[attr-defined]
+        for kind, owner in owners.items():
+            if hooks := [hook for hook in _BATCH_HOOKS if owner is not None and is_overridden(hook, owner, kind)]:
+                raise ValueError(
+                    f"Expected batches as the loaders make them, but {type(owner).__name__} overrides {hooks[0]}"
+                )
         if not (hasattr(pl_module, "takes_features") and hasattr(pl_module.model, "from_features")):
             model = type(getattr(pl_module, "model", pl_module)).__name__
             raise TypeError(f"Expected a task whose model has features to cache, as `ImageModel` has, but got {model}")
-        self._images, self._features = [], []
+        self._images = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Has the loaders give features from the start, and within an epoch that is taken up again."""
+        self._switch(trainer, pl_module)
+        phases = _phases(trainer)
+        if not any(stretch.norm == "eval" and stretch.first for stretch in phases.stretches):
+            rank_zero_warn('No phase freezes with norm="eval", so that `FeatureCache` has nothing to do')
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Has the loaders of this epoch give features, or images."""
-        task: Any = pl_module
-        cached = self._is_frozen(trainer, pl_module)
-        if cached == task.takes_features:
-            return
-        if cached and not self._features:
-            self._encode(trainer, pl_module)
-        for loop, loaders in zip(_loops(trainer), self._features if cached else self._images, strict=True):
-            loop._combined_loader.flattened = loaders
-            for loader in loaders:
-                _set_epoch(loader, trainer.current_epoch)
-        fetcher = trainer.fit_loop._data_fetcher
-        if fetcher is not None:
-            fetcher.setup(trainer.fit_loop._combined_loader)  # type: ignore[arg-type]
-            iter(fetcher)
-        task.takes_features = cached
+        self._switch(trainer, pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lets the task take images again."""
@@ -81,94 +85,60 @@ class FeatureCache(L.Callback):
         """Likewise."""
         self._forget(pl_module)
 
+    def _switch(self, trainer: L.Trainer, task: Any) -> None:
+        cached = _is_frozen(trainer, task)
+        if cached == task.takes_features:
+            return
+        loops = _loops(trainer)
+        if cached:
+            self._images = [[*loop._combined_loader.flattened] for loop in loops]
+        for loop, images in zip(loops, self._images, strict=True):
+            loaders = self._features(trainer, task, loop, images) if cached else images
+            loop._combined_loader.flattened = loaders
+            for loader in loaders:
+                _set_epoch(loader, trainer.current_epoch)
+        if not cached:
+            self._images = []
+        fetcher = trainer.fit_loop._data_fetcher
+        if fetcher is not None:
+            fetcher.setup(trainer.fit_loop._combined_loader)  # type: ignore[arg-type]
+            iter(fetcher)
+        task.takes_features = cached
+
+    def _features(
+        self, trainer: L.Trainer, task: Any, loop: Any, loaders: list[DataLoader[Any]]
+    ) -> list[DataLoader[Any]]:
+        trains = loop is trainer.fit_loop
+        views, name = (self.views, "training") if trains else (1, "validation")
+        for loader in loaders:
+            check_loader(loader)
+        return [
+            loader_of_features(loader, encode_images(trainer, task, loader, views, name, self.progress))
+            for loader in loaders
+        ]
+
     def _forget(self, task: Any) -> None:
-        self._images, self._features = [], []
+        self._images = []
         if hasattr(task, "takes_features"):
             task.takes_features = False
 
-    def _is_frozen(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
-        """Tells whether all steps of the epoch to come leave the encoder as it is."""
-        phases = next(callback for callback in trainer.callbacks if isinstance(callback, Phases))  # type: ignore[attr-defined]
-        steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-        stretch = phases.stretch_of(trainer.global_step, trainer.global_step + steps)
-        if stretch is None or stretch.norm != "eval":
-            return False
-        frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: stretch.first])}
-        encoder: nn.Module = pl_module.model.encoder  # type: ignore[assignment, union-attr]
-        return all(parameter in frozen for parameter in encoder.parameters())
 
-    def _encode(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for loop in _loops(trainer):
-            loaders: list[DataLoader[Any]] = [*loop._combined_loader.flattened]
-            name = "training" if loop is trainer.fit_loop else "validation"
-            views = self.views if loop is trainer.fit_loop else 1
-            self._images.append(loaders)
-            self._features.append(
-                [loader_of_features(each, self._features_of(trainer, pl_module, each, views, name)) for each in loaders]
-            )
-
-    def _features_of(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, loader: DataLoader[Any], views: int, name: str
-    ) -> FeatureDataset:
-        """Encodes this process's share of the images, and gathers those of all."""
-        dataset = dataset_of(loader)
-        images = single_images(dataset)
-        if images is dataset and getattr(pl_module, "num_inputs", 1) > 1:
-            raise ValueError(
-                f"Expected loaders of `PairedImages`, for the images of pairs to be cached, but got "
-                f"{type(dataset).__name__}"
-            )
-        count, world = len(images), trainer.world_size  # type: ignore[arg-type]
-        # as many in each process, the first ones once more
-        rows = [(trainer.global_rank + i * world) % count for i in range(-(-count // world))]
-        bar = tqdm(
-            desc=f"encoding {name} images",
-            total=views * len(rows),
-            unit="image",
-            disable=not (self.progress and trainer.is_global_zero),
-        )
-        parts, rest = [], None
-        with bar:
-            for view in range(views):
-                features, rest = _encoded(trainer, pl_module, Subset(images, rows), loader, view, bar)
-                parts.append(features)
-        shares: list[Any] = [(torch.stack(parts), rest)]
-        if world > 1:
-            shares = [None] * world
-            dist.all_gather_object(shares, (torch.stack(parts), rest))
-        places = [(i % world, i // world) for i in range(count)]
-        return FeatureDataset(
-            torch.stack([shares[rank][0][:, place] for rank, place in places], dim=1),
-            None if rest is None else [shares[rank][1][place] for rank, place in places],
-        )
+def _phases(trainer: L.Trainer) -> Phases:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Phases))  # type: ignore[attr-defined]
 
 
-def _encoded(
-    trainer: L.Trainer,
-    pl_module: L.LightningModule,
-    images: Dataset[Any],
-    loader: DataLoader[Any],
-    view: int,
-    bar: "tqdm[Any]",
-) -> tuple[Tensor, list[tuple[Any, ...]] | None]:
-    """Returns the features `(n, ...)` of a data set's images, and what follows the image in each sample."""
-    batches = SeededLoader(
-        images,
-        loader.batch_size or 64,
-        shuffle=False,
-        seed=view,
-        num_workers=loader.num_workers,
-        collate_fn=collate_with_rest,
-    )
-    features: list[Tensor] = []
-    rest: list[tuple[Any, ...]] | None = None
-    model: Any = pl_module.model
-    with evaluating(model), torch.no_grad(), trainer.precision_plugin.forward_context():
-        for batch, others in batches:
-            features.append(model.features(batch.to(pl_module.device)).float().cpu())
-            rest = others if rest is None or others is None else [*rest, *others]
-            bar.update(len(batch))
-    return torch.cat(features), rest
+def _is_frozen(trainer: L.Trainer, task: Any) -> bool:
+    """Tells whether all steps that an epoch has left, or those of a new one, leave the encoder as it is."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return False
+    batches = int(trainer.num_training_batches)
+    left = batches - trainer.fit_loop.epoch_loop.batch_progress.current.completed % batches
+    steps = -(-left // trainer.accumulate_grad_batches)
+    stretch = _phases(trainer).stretch_of(trainer.global_step, trainer.global_step + steps)
+    if stretch is None or stretch.norm != "eval":
+        return False
+    frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: stretch.first])}
+    return all(parameter in frozen for parameter in task.model.encoder.parameters())
 
 
 def _loops(trainer: L.Trainer) -> list[Any]:

@@ -68,6 +68,16 @@ class Phases(L.Callback):
         """Returns what training starts with, for a task with these learning rates, one a group."""
         return self.phases_for(rates)[0]
 
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The phases of a run that has started, with their places in it."""
+        return [*self._stretches]
+
+    @property
+    def can_end_early(self) -> bool:
+        """Whether a plateau may end a phase."""
+        return self._watch is not None
+
     def stretch_of(self, start: int, stop: int) -> Stretch | None:
         """Returns the stretch that has all steps from one to before another, or None where several share them."""
         stretch = self._at(start)

@@ -89,7 +89,7 @@ def class_targets(collected: Collected) -> Tensor:
         if torch.allclose(targets.sum(dim=1).float(), torch.ones(len(targets)), atol=1e-2):
             return targets.argmax(dim=1)
     elif targets is not None and targets.ndim == 1 and not targets.is_floating_point():
-        return targets
+        return targets.long()
     raise ValueError("Expected one class a sample to draw, but the targets are not class indices or probabilities")
 
 

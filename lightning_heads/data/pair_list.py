@@ -80,7 +80,7 @@ def check_listed(samples: dict[Split, Samples], listed: dict[Split, list[ListedP
                 if splits[path] != split:
                     raise ValueError(
                         f"Expected {split} pairs to be of {split} images, but {path} is a {splits[path]} image "
-                        f"({pair.line})"
+                        f"({pair.line}); without `valid_fraction` and `test_fraction` none are set aside"
                     )
 
 

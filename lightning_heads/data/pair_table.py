@@ -9,7 +9,7 @@ from .image_data import Resize
 from .image_table import classes_of
 from .pair_data import PairData
 from .samples import Samples
-from .table import paths_of, read_table, split_column
+from .table import line_of, paths_of, read_table, split_column
 
 
 class PairTableData(PairData):
@@ -79,6 +79,7 @@ class PairTableData(PairData):
         rows = read_table(table, delimiter, [path, label, *([split] if split else [])])
         image_classes, targets = classes_of(rows, label, table)
         everything = Samples(paths_of(rows, root, path, table), targets)
+        _check_once(everything.paths, table)
         super().__init__(
             everything.split(split_column(rows, split, table)) if split else {"train": everything},
             image_classes,
@@ -101,3 +102,14 @@ class PairTableData(PairData):
             channels=channels,
             on_error=on_error,
         )
+
+
+def _check_once(paths: list[Path], table: Path) -> None:
+    """Raises ValueError where an image is listed twice, and could be in two splits."""
+    lines: dict[Path, int] = {}
+    for i, path in enumerate(paths):
+        if lines.setdefault(path, i) != i:
+            raise ValueError(
+                f"Expected each image once, but {path} is listed twice ({line_of(table, lines[path])} and "
+                f"{line_of(table, i)})"
+            )

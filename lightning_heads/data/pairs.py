@@ -75,21 +75,28 @@ class DrawnPairs:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Pair:
+        has_another = len(self.members[int(self.labels[index])]) > 1
+        return self._draw(index, has_another and float(torch.rand(())) < self.same_fraction)
+
+    def fixed(self, seed: int) -> list[Pair]:
+        """Draws the pairs once, the share of same ones as near as can be, and leaves torch's generator as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            order = torch.randperm(len(self)).tolist()
+            able = [index for index in order if len(self.members[int(self.labels[index])]) > 1]
+            same = {*able[: max(1, round(self.same_fraction * len(self)))]}
+            return [self._draw(index, index in same) for index in range(len(self))]
+
+    def _draw(self, index: int, same: bool) -> Pair:
         label = int(self.labels[index])
-        members = self.members[label]
-        if len(members) > 1 and float(torch.rand(())) < self.same_fraction:
+        if same:
+            members = self.members[label]
             return Pair(index, int(members[_other(len(members), int(self.places[index]))]), True)
         if self.nearest is not None and float(torch.rand(())) < self.hard_negatives:
             nearest = self.nearest[index]
             return Pair(index, int(nearest[_below(len(nearest))]), False)
         others = self.members[_other(len(self.members), label)]
         return Pair(index, int(others[_below(len(others))]), False)
-
-    def fixed(self, seed: int) -> list[Pair]:
-        """Draws the pairs once, and leaves torch's generator as it is."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return [self[index] for index in range(len(self))]
 
 
 class PairedImages(Dataset[Any]):

@@ -73,6 +73,9 @@ def convolve_joined(layers: nn.Sequential, maps: Sequence[Tensor]) -> Tensor:
     conv, *others = layers
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"Expected `layers` to begin with a convolution, but got {type(conv).__name__}")
+    if conv._forward_pre_hooks or conv._forward_hooks:  # which calling it runs, as pruning's
+        joined: Tensor = layers(torch.cat([*maps], dim=1))
+        return joined
     weights = torch.split(conv.weight, [x.shape[1] for x in maps], dim=1)
     biases = [conv.bias, *[None] * (len(maps) - 1)]
     parts = [

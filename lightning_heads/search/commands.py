@@ -60,14 +60,14 @@ def embed_command(
 
 
 def nearest_command(
-    index: Path, image: Path, k: int = 9, output: Path | None = None, device: str | None = None
+    index: Path, image: Path, k: int | None = None, output: Path | None = None, device: str | None = None
 ) -> None:
     """Prints the images of an index that look most like another, and draws them.
 
     Args:
         index: A file that `embed` wrote.
         image: An image, or a folder of images, searched recursively.
-        k: How many, from 1 to the number of images in the index.
+        k: How many, from 1 to the number of images in the index; by default 9, or all of fewer.
         output: A png file to draw them to, a row for each image; by default none is written.
         device: Where to compute; by default on the accelerator if there is one.
     """

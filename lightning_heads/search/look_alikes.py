@@ -29,9 +29,9 @@ class LookAlikes:
 
 
 def look_alikes(
-    index: EmbeddingIndex,
+    index: EmbeddingIndex | str | Path,
     images: str | Path,
-    k: int = 9,
+    k: int | None = None,
     *,
     model: nn.Module | None = None,
     device: str | torch.device | None = None,
@@ -41,9 +41,9 @@ def look_alikes(
     An image that is itself in the index finds itself first.
 
     Args:
-        index: What `embed` returned.
+        index: What `embed` returned, or a file that it was saved to.
         images: An image, or a folder of images, searched recursively.
-        k: How many, from 1 to the number of images in the index.
+        k: How many, from 1 to the number of images in the index; by default 9, or all of fewer.
         model: The model that made the index; by default it is built again from its name or checkpoint.
         device: See `embed`.
 
@@ -52,6 +52,10 @@ def look_alikes(
         ValueError: If there are no images, `k` is out of range, or the model's weights are others than those that made
             the index.
     """
+    index = index if isinstance(index, EmbeddingIndex) else EmbeddingIndex.load(index)
+    k = min(9, len(index)) if k is None else k
+    if not 1 <= k <= len(index):
+        raise ValueError(f"Expected `k` to be in 1..{len(index)}, as many as the index holds, but got {k}")
     queries = find_images(Path(images)) if Path(images).is_dir() else [Path(images)]
     if not queries:
         raise ValueError(f"Expected images in {images}, but there are none")
@@ -62,7 +66,10 @@ def look_alikes(
     lasting = Path(recipe.checkpoint) if recipe.checkpoint else recipe.encoder
     made_by = lasting if model is None else model
     if made_by is None:
-        raise ValueError("Expected `model`, as the index was made by one that was in memory, but got None")
+        raise ValueError(
+            "Expected `model`, as the index was made by one that was in memory, but got None; an index that a "
+            "checkpoint made needs none"
+        )
     height, width = recipe.image_size
     embedder = build_embedder(
         made_by,

@@ -90,7 +90,7 @@ class PairClassifier(TransferModule):
         }
         super().__init__(
             model,
-            nn.CrossEntropyLoss(label_smoothing=label_smoothing),
+            _PairLoss(label_smoothing=label_smoothing),
             metrics,
             lr=lr,
             optimizer=optimizer,
@@ -103,18 +103,20 @@ class PairClassifier(TransferModule):
         """Turns logits `(b, 2)` into probabilities."""
         return outputs.softmax(dim=1)
 
-    def outputs_and_target(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Runs the model on both images, and makes class indices of what says whether they are the same.
-
-        Raises:
-            ValueError: If there is no target, or it has another shape than `(b,)`.
-        """
-        outputs, target = super().outputs_and_target(batch)
+    def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuses other numbers than 0 and 1, and targets of another shape."""
         if target.shape != outputs.shape[:1]:
             raise ValueError(f"Expected a target for each of {len(outputs)} pairs, but got {tuple(target.shape)}")
-        return outputs, target.long()
-
-    def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses other numbers than 0 and 1."""
-        if ((target < 0) | (target > 1)).any():
+        if ((target != 0) & (target != 1)).any():
             raise ValueError(f"Expected targets of 0 and 1, but got {torch.unique(target).tolist()}")
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Turns what says whether images are the same into class indices."""
+        return target.long()
+
+
+class _PairLoss(nn.CrossEntropyLoss):
+    """Cross-entropy of logits `(b, 2)` and targets `(b,)` of any type."""
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return super().forward(outputs, target.long())

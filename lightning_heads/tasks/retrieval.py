@@ -16,7 +16,9 @@ class _Retrieval(Metric):
     """The mean over queries: each image searches all others by cosine, and those of its class are what is sought.
 
     Images that are alone in their class search for nothing and do not count; they are found all the same. Where all
-    are alone the score is NaN. The embeddings `(b, d)` and class indices `(b,)` of all batches are kept until the end.
+    are alone the score is NaN. Over several processes Lightning repeats a few images to make shares equal, which then
+    find themselves: compare scores of small sets on one. The embeddings `(b, d)` and class indices `(b,)` of all
+    batches are kept until the end.
     """
 
     full_state_update = False

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import lightning_heads as lh
 from tests.helpers import run_processes, trainer_for
@@ -85,13 +85,14 @@ def test_images_come_back_when_the_encoder_trains(photos: Path, tmp_path: Path) 
     for extra in ([], [lh.FeatureCache(progress=False)]):
         L.seed_everything(1, verbose=False)
         task, count = _task("images"), Count()
-        trainer_for(tmp_path, [*extra, _phases(), count], epochs=FROZEN + 1).fit(task, _data("images", photos))
+        trainer_for(tmp_path, [_phases(), *extra, count], epochs=FROZEN + 1).fit(task, _data("images", photos))
         states.append({name: value.clone() for name, value in task.model.state_dict().items()})
     assert count.epochs[-1] == count.epochs[FROZEN - 1] + 20  # those of the last epoch, and its validation
     for name, live in states[0].items():
         torch.testing.assert_close(states[1][name], live, atol=1e-4, rtol=1e-4, msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:No phase freezes")
 @pytest.mark.parametrize("norm", ["train", "stats"])
 def test_an_encoder_that_changes_is_not_cached(norm: Any, photos: Path, tmp_path: Path) -> None:
     count = Count()
@@ -127,6 +128,28 @@ def test_views_are_augmented_and_drawn(photos: Path, tmp_path: Path) -> None:
     assert len(torch.unique(torch.cat(seen), dim=0)) > 2 * 16
 
 
+def test_a_second_frozen_phase_encodes_again(photos: Path, tmp_path: Path) -> None:
+    states = []
+    for extra in ([], [lh.FeatureCache(progress=False)]):
+        L.seed_everything(1, verbose=False)
+        task = _task("images")
+        frozen = lh.Phase(1, train_from=-1, norm="eval")
+        trainer_for(tmp_path, [lh.Phases([frozen, lh.Phase(1, lr=1e-2), frozen]), *extra]).fit(
+            task, _data("images", photos)
+        )
+        states.append(task.model.state_dict())
+    for name, live in states[0].items():
+        torch.testing.assert_close(states[1][name], live, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_other_precisions(photos: Path, tmp_path: Path) -> None:
+    for precision in ("bf16-true", "bf16-mixed", "64-true"):
+        phases = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+        trainer = trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False)], 1, precision=precision)
+        trainer.fit(_task("images"), _data("images", photos))
+        assert torch.isfinite(trainer.callback_metrics["val_loss"])
+
+
 def test_any_loader_is_cached(tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(torch.rand(10, 3, 32, 32), torch.arange(10) % 2), 4, shuffle=True)
     count = Count()
@@ -136,28 +159,29 @@ def test_any_loader_is_cached(tmp_path: Path) -> None:
     assert count.epochs == [10, 10, 10]
 
 
-def test_a_resumed_run_ends_alike(photos: Path, tmp_path: Path) -> None:
-    def run(stop: int, path: Path | None = None) -> tuple[L.Trainer, lh.TransferModule]:
+@pytest.mark.parametrize("step", [6, 8])  # an epoch has 4 steps
+def test_a_resumed_run_ends_alike(step: int, photos: Path, tmp_path: Path) -> None:
+    def run(callbacks: list[L.Callback], path: Path | None = None) -> lh.TransferModule:
         L.seed_everything(1, verbose=False)
         task = _task("images")
-        trainer = trainer_for(tmp_path, [_phases(), lh.FeatureCache(progress=False), _Stop(stop)], epochs=FROZEN + 1)
-        trainer.fit(task, _data("images", photos), ckpt_path=path)
-        return trainer, task
+        cache = lh.FeatureCache(views=2, progress=False)
+        data = lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0)
+        trainer_for(tmp_path, [_phases(), cache, *callbacks], epochs=FROZEN + 1).fit(task, data, ckpt_path=path)
+        return task
 
-    _, whole = run(100)
-    trainer, _ = run(8)  # an epoch has 4 steps
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    _, resumed = run(100, tmp_path / "half.ckpt")
+    whole = run([_Save(step, tmp_path / "half.ckpt")])
+    resumed = run([], tmp_path / "half.ckpt")
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
-class _Stop(L.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
+class _Save(L.Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
 
 
 def _fit_rank(photos: Path, world_size: int) -> tuple[list[int], dict[str, Tensor], float]:
@@ -188,12 +212,31 @@ def test_processes_encode_a_share_each(photos: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`views` to be at least 1, but got 0"):
         lh.FeatureCache(views=0)
-    with pytest.raises(ValueError, match="a schedule that freezes the encoder, such as `FineTune`"):
+    with pytest.raises(ValueError, match=r"a schedule, such as `FineTune.norm=.eval..`, before `FeatureCache`"):
         trainer_for(tmp_path, [lh.FeatureCache()]).fit(_task("images"), _data("images", photos))
     pairs = DataLoader(TensorDataset(*torch.rand(2, 4, 3, 32, 32), torch.arange(4) % 2), 4)
     frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
     with pytest.raises(ValueError, match=r"loaders of `PairedImages`.*, but got TensorDataset"):
         trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False)], epochs=1).fit(_task("pairs"), pairs)
+    cache = [_phases(), lh.FeatureCache(progress=False)]
+    refused: list[tuple[list[L.Callback], dict[str, Any], str]] = [
+        ([*cache, lh.MixUpCutMix()], {}, "no `MixUpCutMix` beside `FeatureCache`"),
+        (cache, {"reload_dataloaders_every_n_epochs": 1}, "`reload_dataloaders_every_n_epochs` to be 0"),
+        (
+            [lh.Phases(_phases().phases, plateau=lh.Plateau("val_loss")), cache[1]],
+            {"val_check_interval": 0.5},
+            "`val_check_interval` to be 1.0 beside `FeatureCache`",
+        ),
+    ]
+    for callbacks, settings, message in refused:
+        with pytest.raises(ValueError, match=message):
+            trainer_for(tmp_path, callbacks, FROZEN + 1, **settings).fit(_task("images"), _data("images", photos))
+    flipped = DataLoader(TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 2), 2, collate_fn=default_collate)
+    flipped.collate_fn = lambda batch: default_collate(batch[::-1])
+    with pytest.raises(ValueError, match="without a `collate_fn` of their own"):
+        trainer_for(tmp_path, cache, FROZEN + 1).fit(_task("images"), flipped)
+    with pytest.warns(UserWarning, match="No phase freezes with norm"):
+        trainer_for(tmp_path, [lh.FineTune(), lh.FeatureCache()], 2).fit(_task("images"), _data("images", photos))
     segmenter = lh.ImageSegmenter("test_resnet", 2, pretrained=False)
     with pytest.raises(TypeError, match="whose model has features to cache, as `ImageModel` has, but got DynamicUnet"):
         trainer_for(tmp_path, [_phases(), lh.FeatureCache()]).fit(segmenter, _data("images", photos))

@@ -92,6 +92,7 @@ def test_draws_the_worst_pairs(class_folder: Path, tmp_path: Path) -> None:
     ("same", "message"),
     [
         (torch.tensor([0, 1, 2, 1]), r"targets of 0 and 1, but got \[0, 1, 2\]"),
+        (torch.tensor([0, 0.9, 1, 1]), r"targets of 0 and 1, but got \[0.0, 0.8999"),
         (torch.zeros(4, 2), r"a target for each of 4 pairs, but got \(4, 2\)"),
     ],
 )

@@ -417,4 +417,4 @@ def test_predictions_name_both_files(folder: Path, tmp_path: Path) -> None:
     trainer.predict(task, _data(folder))
     lines = (tmp_path / "out/predictions.csv").read_text().splitlines()
     dataset: Any = _data(folder).test_dataloader().dataset
-    assert [line.split(",")[0] for line in lines[1:]] == [*map(str, dataset.paths)]
+    assert [tuple(line.split(",")[:2]) for line in lines[1:]] == [(str(a), str(b)) for a, b in dataset.paths]

@@ -39,7 +39,7 @@ def encode_images(
             f"Expected loaders of `PairedImages`, for the images of pairs to be cached, but got "
             f"{type(dataset).__name__}"
         )
-    count, world, rank = len(images), trainer.world_size, trainer.global_rank  # type: ignore[arg-type]
+    count, world = len(images), trainer.world_size  # type: ignore[arg-type]
     seed = loader.sampler.seed if isinstance(loader, SeededLoader) else torch.initial_seed()
     bar = tqdm(
         desc=f"encoding {name} images",
@@ -49,13 +49,10 @@ def encode_images(
     )
     with bar:
         passes = [_encoded(trainer, task, images, loader, hash((seed, view)) % 2**62, bar) for view in range(views)]
-    rest = passes[0][1]
-    shares: list[Any] = [(torch.stack([features for features, _ in passes]), rest)]
+    features, rest = torch.stack([part for part, _ in passes]), passes[0][1]
     if world > 1:
-        shares = [None] * world
-        dist.all_gather_object(shares, (torch.stack([features for features, _ in passes]), rest))
-    features = shares[0][0]
-    if world > 1:
+        shares: list[Any] = [None] * world
+        dist.all_gather_object(shares, (features, rest))
         features = features.new_empty(views, count, *features.shape[2:])
         for rank, (share, _) in enumerate(shares):
             # the last of some processes is there to make all shares equal
@@ -89,6 +86,7 @@ def _encoded(
             features[place : place + len(found)] = found
             place += len(found)
             if others is not None:
-                rest = [*(rest or []), *others]
+                rest = rest or []
+                rest += others
             bar.update(len(found))
     return features, rest

@@ -136,6 +136,13 @@ class _Fixed:
         return self
 
 
+@dataclass
+class _Held:
+    first: int
+    norm: NormPolicy
+    start: int = 0
+
+
 class _Ladder(L.Callback):
     """Raises the learning rate before every optimiser step and notes the loss after it."""
 
@@ -156,6 +163,13 @@ class _Ladder(L.Callback):
         self._ratios: list[float] = []
         self._step_losses: list[Tensor] = []
         self._steps = 0
+        self._held: _Held | None = None
+
+    can_end_early = False
+
+    def stretch_of(self, start: int, stop: int) -> "_Held | None":
+        """Returns what is held throughout, for `FeatureCache`."""
+        return self._held
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reads the ratios of learning rates, and drops schedulers, which would set others."""
@@ -172,7 +186,8 @@ class _Ladder(L.Callback):
             return
         groups = gather_groups(trainer.optimizers[0])
         phase = self.freezing.first_phase(base_rates(groups))
-        hold_groups(trainer, pl_module, first_group(phase.train_from, len(groups), "train_from"), phase.norm)
+        self._held = _Held(first_group(phase.train_from, len(groups), "train_from"), phase.norm)
+        hold_groups(trainer, pl_module, self._held.first, self._held.norm)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         """Sets learning rates here, after whatever else may set them."""

@@ -1,19 +1,47 @@
 """A frozen encoder that sees each image once."""
 
-from typing import Any
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from ..data.features import check_loader, loader_of_features
+from ..freezing import NormPolicy
 from ..params import gather_groups, group_parameters
 from .feature_encoding import encode_images
 from .mixing import MixUpCutMix
+from .norm_estimation import estimate_norm
 from .phases import Phases
+from .single_images import single_images_of
 
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Held(Protocol):
+    """What holds in some steps."""
+
+    start: int  # step of the run at which it begins
+    first: int  # parameter group, the first that trains
+    norm: NormPolicy
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A callback that freezes."""
+
+    @property
+    def can_end_early(self) -> bool:
+        """Whether what holds may end before its time."""
+        ...
+
+    def stretch_of(self, start: int, stop: int) -> Held | None:
+        """Returns what holds in all steps from one to before another, or None where that changes or nothing does."""
+        ...
 
 
 class FeatureCache(L.Callback):
@@ -21,29 +49,58 @@ class FeatureCache(L.Callback):
 
     It comes behind `Phases` or a recipe of it, such as `FineTune(norm="eval")`. Where a phase trains nothing but the
     head and has `norm="eval"`, so that the encoder gives the same features in every epoch, the loaders give these for
-    as long as it lasts, and images again afterwards. What is kept is what the head pools, in memory. Of pairs, each
-    image is encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images.
+    as long as it lasts, and images again afterwards. What is kept is what the head pools. Of pairs, each image is
+    encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images. `lr_find`
+    uses it too.
+
+    In a `folder`, features outlive the run: the next one with the same images, weights and transforms begins to train
+    at once. They are found by the files' paths, sizes and times of change, the encoder's parameters, buffers and code,
+    the transforms and their code, the precision, `views` and `dtype`; whatever differs is encoded anew. Files of a run
+    that was killed are filled further, and runs at the same time wait for one another. Nothing is ever removed.
 
     Args:
+        folder: Where to keep features for other runs. Without one they are kept in memory, or, from a GiB on or with
+            several processes, in a temporary file for as long as the phase lasts.
         views: How many times to augment and encode each training image; one of them is drawn whenever it comes up.
-        progress: Whether to show a progress bar.
+        norm_images: On how many training images to estimate the encoder's batch normalisation statistics anew when the
+            phase begins; see `estimate_norm`. Photographs unlike those of the pretraining gain much. With 0 the
+            statistics of the weights stay.
+        dtype: What to keep features in, to halve them; by default as they come, in float32 at least.
+        progress: Whether to show progress bars.
 
     Raises:
         TypeError: If the task's model has no features to cache.
         ValueError: If no schedule comes before, a phase can end within an epoch, the loaders make no plain batches of a
-            map-style data set, or something changes the batches.
+            map-style data set, something changes the batches, or images cannot be told from others in a `folder`.
+        OSError: If there is no room for the features.
     """
 
-    def __init__(self, views: int = 1, *, progress: bool = True) -> None:
+    in_lr_find = True
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        views: int = 1,
+        norm_images: int = 0,
+        dtype: Literal["float16", "bfloat16", "float32"] | None = None,
+        progress: bool = True,
+    ) -> None:
         if views < 1:
             raise ValueError(f"Expected `views` to be at least 1, but got {views}")
-        self.views, self.progress = views, progress
+        if norm_images < 0:
+            raise ValueError(f"Expected `norm_images` to be at least 0, but got {norm_images}")
+        if dtype not in (None, "float16", "bfloat16", "float32"):
+            raise ValueError(f"Expected `dtype` to be float16, bfloat16 or float32, but got {dtype!r}")
+        self.folder = None if folder is None else Path(folder)
+        self.views, self.norm_images, self.progress = views, norm_images, progress
+        self.dtype: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
         self._images: list[list[DataLoader[Any]]] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuses what would make features other than those that the head would see."""
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        before = [each for each in callbacks[: callbacks.index(self)] if isinstance(each, Phases)]
+        before = [each for each in callbacks[: callbacks.index(self)] if isinstance(each, Schedule)]
         if not before:
             raise ValueError('Expected a schedule, such as `FineTune(norm="eval")`, before `FeatureCache`')
         if before[0].can_end_early and trainer.val_check_interval != 1.0:
@@ -63,14 +120,18 @@ class FeatureCache(L.Callback):
                 )
         if not (hasattr(pl_module, "takes_features") and hasattr(pl_module.model, "from_features")):
             model = type(getattr(pl_module, "model", pl_module)).__name__
-            raise TypeError(f"Expected a task whose model has features to cache, as `ImageModel` has, but got {model}")
+            raise TypeError(
+                f"Expected a task whose model has pooled features to cache, as `ImageModel` has, but got {model}. The "
+                "maps that a U-Net joins are larger than the images themselves, and change with each random crop"
+            )
         self._images = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Has the loaders give features from the start, and within an epoch that is taken up again."""
         self._switch(trainer, pl_module)
-        phases = _phases(trainer)
-        if not any(stretch.norm == "eval" and stretch.first for stretch in phases.stretches):
+        schedule = _schedule(trainer)
+        freezes = any(stretch.norm == "eval" and stretch.first for stretch in getattr(schedule, "stretches", []))
+        if isinstance(schedule, Phases) and not freezes:
             rank_zero_warn('No phase freezes with norm="eval", so that `FeatureCache` has nothing to do')
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,12 +147,17 @@ class FeatureCache(L.Callback):
         self._forget(pl_module)
 
     def _switch(self, trainer: L.Trainer, task: Any) -> None:
-        cached = _is_frozen(trainer, task)
+        held = _frozen(trainer, task)
+        cached = held is not None
         if cached == task.takes_features:
             return
         loops = _loops(trainer)
-        if cached:
+        if held is not None:
             self._images = [[*loop._combined_loader.flattened] for loop in loops]
+            for loader in chain(*self._images):
+                check_loader(loader)
+            if self.norm_images and trainer.global_step == held.start:
+                self._estimate(trainer, task, self._images[0][0])
         for loop, images in zip(loops, self._images, strict=True):
             loaders = self._features(trainer, task, loop, images) if cached else images
             loop._combined_loader.flattened = loaders
@@ -108,14 +174,27 @@ class FeatureCache(L.Callback):
     def _features(
         self, trainer: L.Trainer, task: Any, loop: Any, loaders: list[DataLoader[Any]]
     ) -> list[DataLoader[Any]]:
-        trains = loop is trainer.fit_loop
-        views, name = (self.views, "training") if trains else (1, "validation")
-        for loader in loaders:
-            check_loader(loader)
+        views, name = (self.views, "training") if loop is trainer.fit_loop else (1, "validation")
         return [
-            loader_of_features(loader, encode_images(trainer, task, loader, views, name, self.progress))
+            loader_of_features(
+                loader,
+                encode_images(
+                    trainer,
+                    task,
+                    loader,
+                    views=views,
+                    dtype=self.dtype,
+                    folder=self.folder,
+                    name=name,
+                    progress=self.progress,
+                ),
+            )
             for loader in loaders
         ]
+
+    def _estimate(self, trainer: L.Trainer, task: Any, loader: DataLoader[Any]) -> None:
+        images = single_images_of(task, loader, is_kept=self.folder is not None)
+        estimate_norm(trainer, task, images, self.norm_images, folder=self.folder, progress=self.progress)
 
     def _forget(self, task: Any) -> None:
         self._images = []
@@ -123,22 +202,22 @@ class FeatureCache(L.Callback):
             task.takes_features = False
 
 
-def _phases(trainer: L.Trainer) -> Phases:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, Phases))  # type: ignore[attr-defined]
+def _schedule(trainer: L.Trainer) -> Schedule:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
 
 
-def _is_frozen(trainer: L.Trainer, task: Any) -> bool:
-    """Tells whether all steps that an epoch has left, or those of a new one, leave the encoder as it is."""
+def _frozen(trainer: L.Trainer, task: Any) -> Held | None:
+    """Returns what holds for the rest of an epoch, or for all of a new one, if that leaves the encoder as it is."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return False
+        return None
     batches = int(trainer.num_training_batches)
     left = batches - trainer.fit_loop.epoch_loop.batch_progress.current.completed % batches
     steps = -(-left // trainer.accumulate_grad_batches)
-    stretch = _phases(trainer).stretch_of(trainer.global_step, trainer.global_step + steps)
-    if stretch is None or stretch.norm != "eval":
-        return False
-    frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: stretch.first])}
-    return all(parameter in frozen for parameter in task.model.encoder.parameters())
+    held = _schedule(trainer).stretch_of(trainer.global_step, trainer.global_step + steps)
+    if held is None or held.norm != "eval":
+        return None
+    frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: held.first])}
+    return held if all(parameter in frozen for parameter in task.model.encoder.parameters()) else None
 
 
 def _loops(trainer: L.Trainer) -> list[Any]:

@@ -1,92 +1,182 @@
 """The features of a data set's images, by the encoder of a task that is being fitted."""
 
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.features import FeatureDataset, collate_with_rest, dataset_of, single_images
-from ..data.loader import SeededLoader
+from ..data.feature_rows import FeatureFile, FeatureRows, load_features
+from ..data.features import FeatureDataset, KeyedImages
+from ..data.fingerprint import fingerprint
 from ..encoders.backbone import evaluating
+from ..heads import split_pooling
 from ..losses.structural import at_least_float32
+from .in_turn import first_before_others, from_first
+from .single_images import SingleImages, single_images_of
+
+_IN_MEMORY = 2**30  # bytes that are not worth a file
+
+
+@dataclass
+class _Encoding:
+    """A pass over the images of a set, for features in `views`.
+
+    Attributes:
+        rest: What follows each image, by its index, where the data set does not know it without reading the image.
+    """
+
+    trainer: L.Trainer
+    task: Any
+    images: SingleImages
+    views: int
+    dtype: torch.dtype | None
+    name: str
+    progress: bool
+    rest: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def layout(self) -> tuple[tuple[int, ...], torch.dtype]:
+        """The shape of all features and their type, as one image shows them."""
+        one, _ = next(self.images.batches(torch.zeros(1, dtype=torch.long)))
+        like = self.encoded(one)[0]
+        return (self.views, len(self.images), *like.shape), self.dtype or like.dtype
+
+    def fill(self, rows: FeatureRows) -> None:
+        """Writes this process's share of the rows that are missing."""
+        share = torch.arange(self.trainer.global_rank, len(self.images), self.trainer.world_size)
+        missing = [share[~rows.written[view, share]] for view in range(self.views)]
+        bar = tqdm(
+            desc=f"encoding {self.name} images",
+            total=sum(map(len, missing)),
+            unit="image",
+            disable=not (self.progress and self.trainer.is_global_zero),
+        )
+        with bar, _flushing(rows):
+            for view, todo in enumerate(missing):
+                done = 0
+                for batch, rest in self.images.batches(todo, view):
+                    part = todo[done : done + len(batch)]
+                    rows.write(view, part, self.encoded(batch))
+                    if not isinstance(self.images.dataset, KeyedImages):
+                        self.rest.update(zip(part.tolist(), rest, strict=True))
+                    done += len(batch)
+                    bar.update(len(batch))
+
+    def encoded(self, batch: Tensor) -> Tensor:
+        """Returns the features of a batch, on the CPU."""
+        plugin = self.trainer.precision_plugin
+        with evaluating(self.task.model), torch.no_grad(), plugin.forward_context():
+            return at_least_float32(self.task.model.features(plugin.convert_input(batch.to(self.task.device)))).cpu()
+
+    def key(self) -> str:
+        """Returns a text that changes with the features: by the images, the encoder and the pooling of the head."""
+        model = self.task.model
+        pooling = split_pooling(model.head)[0] if hasattr(model, "head") else []
+        precision = self.trainer.precision_plugin.precision
+        images = self.images.keyed().image_key()
+        return fingerprint(images, type(model), model.encoder, pooling, precision, self.views, self.dtype)
 
 
 def encode_images(
-    trainer: L.Trainer, task: Any, loader: DataLoader[Any], views: int, name: str, progress: bool
+    trainer: L.Trainer,
+    task: Any,
+    loader: DataLoader[Any],
+    *,
+    views: int,
+    dtype: torch.dtype | None,
+    folder: Path | None,
+    name: str,
+    progress: bool,
 ) -> FeatureDataset:
-    """Encodes the images of a loader's data set, each process its share, and gathers them.
+    """Encodes the images of a loader's data set, each process its share, or finds their features in a folder.
+
+    Without a folder, features are in memory while they are small and there is one process, else in a temporary file.
 
     Args:
         trainer: A trainer that fits.
         task: Its task, with a `model.features`.
         loader: The loader.
         views: How many times to augment and encode each image.
+        dtype: What to keep features in; by default as they come, in float32 at least.
+        folder: Where to keep them for other runs.
         name: What the images are for, in the progress bar.
         progress: Whether to show one.
 
     Raises:
-        ValueError: If the samples of a task for pairs are not `PairedImages`.
+        ValueError: If the samples of a task for pairs are not `PairedImages`, or cannot be told from others.
         TypeError: If a sample does not begin with an image.
+        OSError: If there is no room for the features.
     """
-    dataset = dataset_of(loader)
-    images = single_images(dataset)
-    if images is dataset and getattr(task, "num_inputs", 1) > 1:
-        raise ValueError(
-            f"Expected loaders of `PairedImages`, for the images of pairs to be cached, but got "
-            f"{type(dataset).__name__}"
-        )
-    count, world = len(images), trainer.world_size  # type: ignore[arg-type]
-    seed = loader.sampler.seed if isinstance(loader, SeededLoader) else torch.initial_seed()
-    bar = tqdm(
-        desc=f"encoding {name} images",
-        total=views * -(-count // world),
-        unit="image",
-        disable=not (progress and trainer.is_global_zero),
-    )
-    with bar:
-        passes = [_encoded(trainer, task, images, loader, hash((seed, view)) % 2**62, bar) for view in range(views)]
-    features, rest = torch.stack([part for part, _ in passes]), passes[0][1]
-    if world > 1:
-        shares: list[Any] = [None] * world
-        dist.all_gather_object(shares, (features, rest))
-        features = features.new_empty(views, count, *features.shape[2:])
-        for rank, (share, _) in enumerate(shares):
-            # the last of some processes is there to make all shares equal
-            features[:, rank::world] = share[:, : len(range(rank, count, world))]
-        rest = rest and [shares[i % world][1][i // world] for i in range(count)]
-    return FeatureDataset(features, rest)
+    images = single_images_of(task, loader, is_kept=folder is not None)
+    encoding = _Encoding(trainer, task, images, views, dtype, name, progress)
+    owner = None
+    if folder is not None:
+        key = from_first(trainer, encoding.key)
+        features = _in_file(encoding, folder / f"{name}-{key}.safetensors")
+    elif trainer.world_size == 1 and _size(encoding.layout) <= _IN_MEMORY:
+        rows = FeatureRows(*encoding.layout)
+        encoding.fill(rows)
+        features = rows.features
+    else:
+        owner = tempfile.TemporaryDirectory(prefix="features-") if trainer.is_global_zero else None
+        path = Path(from_first(trainer, lambda: owner.name if owner else ""), "features.safetensors")
+        features = _in_file(encoding, path)
+    if isinstance(images.dataset, KeyedImages):
+        return FeatureDataset(features, images.dataset.without_image, owner)
+    rest = encoding.rest
+    if trainer.world_size > 1:
+        shares: list[Any] = [None] * trainer.world_size
+        dist.all_gather_object(shares, rest)
+        rest = {row: others for share in shares for row, others in share.items()}
+    return FeatureDataset(features, rest.__getitem__, owner)
 
 
-def _encoded(
-    trainer: L.Trainer, task: Any, images: Dataset[Any], loader: DataLoader[Any], seed: int, bar: "tqdm[Any]"
-) -> tuple[Tensor, list[tuple[Any, ...]] | None]:
-    """Returns the features `(n, ...)` of this process's share, and what follows the image in each sample."""
-    batches = SeededLoader(
-        images,
-        loader.batch_size or 64,
-        shuffle=False,
-        seed=seed,
-        num_replicas=trainer.world_size,
-        rank=trainer.global_rank,
-        num_workers=loader.num_workers,
-        collate_fn=collate_with_rest,
-    )
-    plugin = trainer.precision_plugin
-    features, place = torch.empty(0), 0
-    rest: list[tuple[Any, ...]] | None = None
-    with evaluating(task.model), torch.no_grad(), plugin.forward_context():
-        for batch, others in batches:
-            found = at_least_float32(task.model.features(plugin.convert_input(batch.to(task.device)))).cpu()
-            if not place:
-                features = found.new_empty(len(batches.sampler), *found.shape[1:])
-            features[place : place + len(found)] = found
-            place += len(found)
-            if others is not None:
-                rest = rest or []
-                rest += others
-            bar.update(len(found))
-    return features, rest
+def _in_file(encoding: _Encoding, path: Path) -> Tensor:
+    """Returns the features in a file, which all processes fill first where it is not whole."""
+    trainer = encoding.trainer
+    with _locked(path) if trainer.is_global_zero else nullcontext():
+        if not from_first(trainer, path.exists):
+            rows = first_before_others(trainer, lambda: FeatureFile(path, *encoding.layout))
+            encoding.fill(rows)
+            trainer.strategy.barrier()
+            from_first(trainer, rows.finish)
+    return load_features(path)
+
+
+def _size(layout: tuple[tuple[int, ...], torch.dtype]) -> int:
+    """Returns the bytes that features take."""
+    shape, dtype = layout
+    return math.prod(shape) * dtype.itemsize
+
+
+@contextmanager
+def _flushing(rows: FeatureRows) -> Iterator[None]:
+    """Keeps what was written, also where a failure or the user breaks off."""
+    try:
+        yield
+    finally:
+        rows.flush()
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
+    """Returns a lock that is held, so that another run does not encode the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        rank_zero_info(f"Waiting for another run that encodes the same images, to {path}")
+        return lock.acquire()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .fingerprint import file_stamps
 from .read import read_image
 
 
@@ -44,3 +45,16 @@ class ImageDataset(Dataset[Any]):
         if self.augment is not None:
             image = self.augment(image)
         return image if self.targets is None else (image, self.targets[index])
+
+    def image_key(self) -> object:
+        """Returns what determines the images."""
+        return file_stamps(self.paths), self.channels, self.size, self.augment
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an image differs from time to time."""
+        return self.augment is not None or bool(getattr(self.size, "random", True))
+
+    def without_image(self, index: int) -> tuple[Tensor, ...]:
+        """Returns the target, where there is one."""
+        return () if self.targets is None else (self.targets[index],)

@@ -1,7 +1,6 @@
 """An index of embeddings of images, by which those that look alike are found."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,8 +10,9 @@ from typing import Any, Literal
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
+
+from .whole_file import save_whole
 
 _FORMAT = "lightning_heads.EmbeddingIndex"
 _BLOCK = 2**24  # scores in memory at a time: 64 MiB
@@ -115,16 +115,9 @@ class EmbeddingIndex:
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file, which appears whole or not at all, and the folders that it needs."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         names = torch.frombuffer(bytearray(json.dumps(self.names), "ascii"), dtype=torch.uint8)
         metadata = {"format": _FORMAT, "root": json.dumps(str(self.root)), "made_by": json.dumps(self.made_by)}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            save_file({"embeddings": self.embeddings, "names": names}, partial, metadata)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_whole(Path(path), {"embeddings": self.embeddings, "names": names}, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingIndex":

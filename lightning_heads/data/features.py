@@ -1,12 +1,14 @@
 """Features in place of images."""
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ..losses.structural import at_least_float32
 from .loader import SeededLoader
 from .pairs import PairedImages
 
@@ -16,19 +18,38 @@ class FeatureDataset(Dataset[Any]):
 
     Args:
         features: The features, `(views, n, ...)`; of several views, one is drawn from torch's generator at each access.
-        rest: What follows the image in each sample, or None where the samples are images alone.
+        rest: Gives what follows the image in a sample, by its index.
+        owner: What must not go while the features are in use.
     """
 
-    def __init__(self, features: Tensor, rest: list[tuple[Any, ...]] | None) -> None:
-        self.features, self.rest = features, rest
+    def __init__(self, features: Tensor, rest: Callable[[int], tuple[Any, ...]], owner: object = None) -> None:
+        self.features, self.rest, self.owner = features, rest, owner
 
     def __len__(self) -> int:
         return self.features.shape[1]
 
     def __getitem__(self, index: int) -> Any:
         view = int(torch.randint(len(self.features), ())) if len(self.features) > 1 else 0
-        features = self.features[view, index]
-        return features if self.rest is None else (features, *self.rest[index])
+        features, rest = at_least_float32(self.features[view, index]), self.rest(index)
+        return (features, *rest) if rest else features
+
+
+@runtime_checkable
+class KeyedImages(Protocol):
+    """A data set of images that can tell what it gives without reading them."""
+
+    def image_key(self) -> object:
+        """Returns what determines the images: equal if they are."""
+        ...
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an image differs from time to time."""
+        ...
+
+    def without_image(self, index: int) -> tuple[Any, ...]:
+        """Returns what follows the image in a sample."""
+        ...
 
 
 def dataset_of(loader: DataLoader[Any]) -> Dataset[Any]:
@@ -65,18 +86,16 @@ def check_loader(loader: DataLoader[Any]) -> None:
         raise ValueError("Expected loaders without a `collate_fn` of their own, as images are encoded one by one")
 
 
-def collate_with_rest(samples: list[Any]) -> tuple[Tensor, list[tuple[Any, ...]] | None]:
+def collate_with_rest(samples: list[Any]) -> tuple[Tensor, list[tuple[Any, ...]]]:
     """Makes a batch of the images and a list of what follows each.
 
     Raises:
         TypeError: If a sample neither is an image nor begins with one.
     """
-    first = samples[0][0] if isinstance(samples[0], (tuple, list)) and samples[0] else samples[0]
-    if not isinstance(first, Tensor):
+    split = [tuple(sample) if isinstance(sample, (tuple, list)) else (sample,) for sample in samples]
+    if not (split[0] and isinstance(split[0][0], Tensor)):
         raise TypeError(
             f"Expected samples of images, or of an image and what follows, to cache features of, but got "
             f"{type(samples[0]).__name__}"
         )
-    if isinstance(samples[0], Tensor):
-        return torch.stack(samples), None
-    return torch.stack([sample[0] for sample in samples]), [tuple(sample[1:]) for sample in samples]
+    return torch.stack([sample[0] for sample in split]), [sample[1:] for sample in split]

@@ -119,6 +119,21 @@ class SeededLoader(DataLoader[Any]):
         self._resumed = state
 
 
+def seeded_rows(dataset: Dataset[Any], rows: list[int], seed: int, batch_size: int, **settings: Any) -> DataLoader[Any]:
+    """Deals out some samples of a data set, in order, each with random numbers by the seed and its index alone.
+
+    Args:
+        dataset: A map-style data set.
+        rows: Indices of the samples.
+        seed: Seed.
+        batch_size: Samples a batch.
+        **settings: Further settings of torch's `DataLoader`.
+    """
+    keys = [(row, hash((seed, row)) % 2**32) for row in rows]
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    return DataLoader(_SeededDataset(dataset), batch_size, sampler=keys, generator=generator, **settings)
+
+
 class _SeededSampler(DistributedSampler[tuple[int, int]]):
     """Gives each index with the seed of its sample; a distributed sampler, so that Lightning leaves it as it is."""
 

@@ -1,0 +1,29 @@
+"""What the first of several processes does for all."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import lightning as L
+
+T = TypeVar("T")
+
+
+def from_first(trainer: L.Trainer, make: Callable[[], T]) -> T:
+    """Returns what the first process makes; if that fails, all do."""
+    found = first_before_others(trainer, lambda: make() if trainer.is_global_zero else None)
+    return trainer.strategy.broadcast(found)  # type: ignore[return-value]
+
+
+def first_before_others(trainer: L.Trainer, make: Callable[[], T]) -> T:
+    """Calls something in the first process, then in the others; if the first one fails, all do."""
+    made: list[T] = []
+    error = None
+    if trainer.is_global_zero:
+        try:
+            made = [make()]
+        except (OSError, ValueError, RuntimeError) as found:
+            error = found
+    error = trainer.strategy.broadcast(error)
+    if error is not None:
+        raise error
+    return made[0] if made else make()

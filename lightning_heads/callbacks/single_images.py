@@ -1,0 +1,73 @@
+"""The single images that a loader's samples are made of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.features import KeyedImages, collate_with_rest, dataset_of, single_images
+from ..data.loader import SeededLoader, seeded_rows
+
+
+@dataclass(frozen=True)
+class SingleImages:
+    """The single images behind a loader, and how to go through them."""
+
+    dataset: Dataset[Any]
+    batch_size: int
+    num_workers: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def batches(self, rows: Tensor, view: int = 0) -> Iterator[tuple[Tensor, list[tuple[Any, ...]]]]:
+        """Reads the images of some rows, as changed in a view, with what follows each."""
+        return iter(
+            seeded_rows(
+                self.dataset,
+                rows.tolist(),
+                hash((self.seed, view)) % 2**62,
+                self.batch_size,
+                num_workers=self.num_workers,
+                collate_fn=collate_with_rest,
+            )
+        )
+
+    def keyed(self) -> KeyedImages:
+        """Returns the images as ones that are known without being read.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        if not isinstance(self.dataset, KeyedImages):
+            raise ValueError(
+                "Expected data sets with `image_key` and `without_image`, as the data modules here make, for features "
+                f"to be kept in `folder`, but got {type(self.dataset).__name__}; without a folder they last for the run"
+            )
+        return self.dataset
+
+
+def single_images_of(task: Any, loader: DataLoader[Any], is_kept: bool) -> SingleImages:
+    """Returns the single images behind a loader.
+
+    Args:
+        task: The task that is fitted.
+        loader: The loader.
+        is_kept: Whether features are to outlive the run. Augmented views then do not depend on its seed.
+
+    Raises:
+        ValueError: If the samples of a task for pairs are not `PairedImages`.
+    """
+    dataset = dataset_of(loader)
+    images = single_images(dataset)
+    if images is dataset and getattr(task, "num_inputs", 1) > 1:
+        raise ValueError(
+            f"Expected loaders of `PairedImages`, for the images of pairs to be cached, but got "
+            f"{type(dataset).__name__}"
+        )
+    seed = loader.sampler.seed if isinstance(loader, SeededLoader) else torch.initial_seed()
+    return SingleImages(images, loader.batch_size or 64, loader.num_workers, 0 if is_kept else seed)

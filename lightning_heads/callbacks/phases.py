@@ -148,7 +148,8 @@ class Phases(L.Callback):
         if stretch is not self._entered:
             self._enter(trainer, pl_module, stretch)
         for module in self._evaluated:
-            module.training = False
+            if module.training:  # setting attributes of modules is slow
+                module.training = False
         rates, momentum = stretch.at(trainer.global_step)
         for members, rate in zip(gather_groups(trainer.optimizers[0]), rates, strict=True):
             for group in members:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -184,18 +185,27 @@ class _SeededDataset(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, seed = key
-        if get_worker_info() is not None:
-            _seed(seed)
-            return self.dataset[index]
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        """Returns the samples of a batch."""
+        with nullcontext() if get_worker_info() is not None else _random_state_kept():
+            return [self._sample(*key) for key in keys]
+
+    def _sample(self, index: int, seed: int) -> Any:
         _seed(seed)
-        try:
-            return self.dataset[index]
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+        return self.dataset[index]
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 def _seed(seed: int) -> None:

@@ -1,0 +1,316 @@
+"""One run on photographs of solar cells, by this library or by a peer, and what it cost, as a line of json.
+
+`python tests/benchmarks/cells.py NAME --seed 0`; `python tests/benchmarks` runs all of them, in turn. All start from
+the same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes,
+batch sizes and kinds of change: flips in both directions, quarter turns and light. fastai's loaders and `Learner` are
+used as its documentation has them.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.transforms import v2
+
+import lightning_heads as lh
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from solar_cells import ENCODER, prepare_table, prepare_weights
+
+FOLDER = Path("demo/solar_cells_benchmark")
+WEIGHTS = FOLDER / f"{ENCODER}.safetensors"
+WORKERS = 2
+
+
+def prepare(seed: int) -> Path:
+    """Writes the weights and a table with hard labels and the published split, and returns the table's path."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"seed{seed}.csv"
+    if not WEIGHTS.exists():
+        prepare_weights(FOLDER)
+    if not path.exists():
+        prepare_table(FOLDER)
+        data = lh.ImageTableData(
+            FOLDER / "cells.csv",
+            probabilities=["functional", "defective"],
+            stratify=["defective", "type"],
+            valid_fraction=0.25,
+            seed=seed,
+        )
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "split", "is_valid"])
+            for split, samples in data.samples.items():
+                for image, target in zip(samples.paths, samples.targets, strict=True):
+                    label = ("functional", "defective")[int(target[1] > 0.5)]
+                    writer.writerow([image, label, split, split == "valid"])
+    return path
+
+
+class Clock(L.Callback):
+    """Seconds since the start and validation accuracy, after each epoch, and the seconds of each training epoch."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.seconds, self.accuracy, self.epochs = list[float](), list[float](), list[float]()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.begun = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.ended = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epochs.append(self.ended - self.begun)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+        self.accuracy.append(float(trainer.callback_metrics["val_accuracy"]))
+
+    def result(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "accuracy": self.accuracy, "epochs": self.epochs}
+
+
+def our_data(options: argparse.Namespace, augment: bool = True) -> lh.ImageTableData:
+    return lh.ImageTableData(
+        prepare(options.seed),
+        labels=["label"],
+        split="split",
+        image_size=options.size,
+        batch_size=options.batch_size,
+        num_workers=WORKERS,
+        resize="squish",
+        augmentation=lh.AugTransforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0),
+        augment=augment,
+    )
+
+
+def ours(
+    options: argparse.Namespace,
+    callbacks: list[L.Callback],
+    epochs: int,
+    augment: bool = True,
+    validates: bool = True,
+    lr: Any = 2e-3,
+) -> dict[str, Any]:
+    L.seed_everything(options.seed, verbose=False)
+    data, clock = our_data(options, augment), Clock()
+    task = lh.ImageClassifier(ENCODER, data.num_classes, weights=WEIGHTS, lr=lr)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        callbacks=[*callbacks, clock],
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if validates else 0,
+    )
+    clock.start = time.perf_counter()
+    trainer.fit(task, data)
+    return clock.result()
+
+
+def fastai_loaders(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Returns fastai's loaders, and timm's settings of the encoder's weights."""
+    import pandas
+    from fastai.vision.all import ImageDataLoaders, Normalize, Resize, ResizeMethod, aug_transforms
+
+    config = timm.create_model(ENCODER).pretrained_cfg
+    changes = aug_transforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0)
+    loaders = ImageDataLoaders.from_df(
+        pandas.read_csv(prepare(options.seed)),
+        path="/",
+        valid_col="is_valid",
+        item_tfms=Resize(options.size, ResizeMethod.Squish),
+        batch_tfms=[*changes, Normalize.from_stats(config["mean"], config["std"])],
+        bs=options.batch_size,
+        val_bs=options.batch_size,
+        num_workers=WORKERS,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    return loaders, config
+
+
+def fastais(options: argparse.Namespace, fit: Callable[[Any], object], validates: bool = True) -> dict[str, Any]:
+    from fastai.vision.all import Callback, CancelValidException, Learner, accuracy, create_timm_model, default_split
+
+    torch.manual_seed(options.seed)
+    clock = Clock()
+
+    class Watch(Callback):  # type: ignore[misc]
+        def before_train(self) -> None:
+            clock.begun = time.perf_counter()
+
+        def after_train(self) -> None:
+            clock.epochs.append(time.perf_counter() - clock.begun)
+
+        def before_validate(self) -> None:
+            if not validates:
+                raise CancelValidException
+
+        def after_validate(self) -> None:
+            if validates:
+                clock.seconds.append(time.perf_counter() - clock.start)
+                clock.accuracy.append(float(self.learn.recorder.metrics[0].value))
+
+    loaders, _ = fastai_loaders(options)
+    model, _ = create_timm_model(ENCODER, 2, pretrained=False)
+    weights = {name: value for name, value in load_file(WEIGHTS).items() if not name.startswith("classifier")}
+    model[0].model.load_state_dict(weights)
+    learner = Learner(loaders, model, splitter=default_split, metrics=accuracy, cbs=[Watch()])
+    with learner.no_bar(), learner.no_logging():
+        clock.start = time.perf_counter()
+        learner.freeze()
+        fit(learner)
+    return clock.result()
+
+
+def bare_loop(options: argparse.Namespace, epochs: int = 2) -> dict[str, Any]:
+    """Trains our model on our loader's batches by a loop of plain PyTorch."""
+    torch.manual_seed(options.seed)
+    data, clock = our_data(options), Clock()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = lh.ImageModel(ENCODER, 2, weights=WEIGHTS).to(device)
+    optimizer = torch.optim.AdamW(lh.optimizer_groups(model), lr=1e-3, betas=(0.9, 0.99), eps=1e-5)
+    loader = data.train_dataloader()
+    for _ in range(epochs):
+        start = time.perf_counter()
+        for images, target in loader:
+            loss = nn.functional.cross_entropy(model(images.to(device)), target.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        clock.epochs.append(time.perf_counter() - start)
+    return clock.result()
+
+
+def frozen_epochs(options: argparse.Namespace) -> dict[str, Any]:
+    phases = lh.Phases([lh.Phase(options.epochs, train_from=-1, norm="eval", lr=1e-3)])
+    cache = lh.FeatureCache(progress=False)
+    return ours(options, [phases, cache], options.epochs, augment=False)
+
+
+def fastai_frozen_epochs(options: argparse.Namespace) -> dict[str, Any]:
+    return fastais(options, lambda learner: learner.fit_one_cycle(options.epochs, 2e-3))
+
+
+def fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
+    return ours(options, [lh.OneCycle()], 2, validates=False)
+
+
+def fastai_fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
+    def fit(learner: Any) -> None:
+        learner.unfreeze()
+        learner.fit_one_cycle(2, 2e-3)
+
+    return fastais(options, fit, validates=False)
+
+
+def accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains a head on cached features, then everything."""
+    phases = lh.Phases([lh.Phase(5, train_from=-1, norm="eval"), lh.Phase(5, lr=(1e-4, 2e-3))])
+    return ours(options, [phases, lh.FeatureCache(progress=False)], 10)
+
+
+def fastai_accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
+    return fastais(options, lambda learner: learner.fine_tune(options.epochs, 2e-3))
+
+
+def images_a_second(loader: Any) -> dict[str, Any]:
+    """Goes through a loader three times."""
+    rates = []
+    for _ in range(3):
+        start, count = time.perf_counter(), 0
+        for batch in loader:
+            count += len(batch[0])
+        rates.append(count / (time.perf_counter() - start))
+    return {"images_a_second": statistics.median(rates)}
+
+
+def loading(options: argparse.Namespace) -> dict[str, Any]:
+    return images_a_second(our_data(options).train_dataloader())
+
+
+def fastai_loading(options: argparse.Namespace) -> dict[str, Any]:
+    return images_a_second(fastai_loaders(options)[0].train)
+
+
+def torchvision_loading(options: argparse.Namespace) -> dict[str, Any]:
+    """The loader of torchvision's reference script, with these changes: decoded by Pillow, changed one by one."""
+    change = v2.Compose(
+        [
+            v2.PILToTensor(),
+            v2.Resize((options.size, options.size), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.ColorJitter(0.2, 0.2),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.5,) * 3, (0.5,) * 3),
+        ]
+    )
+    samples = our_data(options).samples["train"]
+
+    class Images(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(samples.paths)
+
+        def __getitem__(self, index: int) -> Any:
+            with Image.open(samples.paths[index]) as file:
+                return change(file.convert("RGB")), samples.targets[index]
+
+    return images_a_second(
+        torch.utils.data.DataLoader(
+            Images(), options.batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True
+        )
+    )
+
+
+RUNS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "ours-frozen": frozen_epochs,
+    "fastai-frozen": fastai_frozen_epochs,
+    "ours-fine-tune": fine_tune_epoch,
+    "fastai-fine-tune": fastai_fine_tune_epoch,
+    "bare-fine-tune": bare_loop,
+    "ours-accuracy": accuracy_run,
+    "fastai-accuracy": fastai_accuracy_run,
+    "ours-loading": loading,
+    "fastai-loading": fastai_loading,
+    "torchvision-loading": torchvision_loading,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RUNS)
+    parser.add_argument("--seed", type=int, default=0, help="of split, head and order")
+    parser.add_argument("--size", type=int, default=128, help="pixels")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=10, help="of the frozen runs")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    result = RUNS[options.name](options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**result, "peak_mib": round(peak)}))
+
+
+if __name__ == "__main__":
+    main()

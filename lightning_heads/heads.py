@@ -21,11 +21,12 @@ def create_head(
     bn_final: bool = False,
     lin_first: bool = False,
     y_range: tuple[float, float] | None = None,
+    init: bool = True,
 ) -> nn.Sequential:
     """Builds fastai's classification head: pooling, then blocks of batch norm, dropout, linear and ReLU.
 
-    Maps `(b, nf, h, w)`, or `(b, nf)` where `pool` is false, to `(b, n_out)`. Layers, their order and their
-    initialisation are fastai's `create_head` as `vision_learner` initialises it (He 2015).
+    Maps `(b, nf, h, w)`, or `(b, nf)` where `pool` is false, to `(b, n_out)`. Layers and their order are those of
+    fastai's `create_head`.
 
     Args:
         nf: Channels of the feature map. Doubled inside where `pool` and `concat_pool` hold.
@@ -38,6 +39,7 @@ def create_head(
         bn_final: Whether batch norm follows the last linear layer.
         lin_first: Whether blocks run linear, ReLU, batch norm, dropout instead.
         y_range: Range that a last sigmoid squashes the outputs into.
+        init: Whether linear layers are initialised as by fastai's `vision_learner` (He 2015); else as torch does.
 
     Raises:
         ValueError: If `ps` has not one entry a linear layer, a probability is outside [0, 1), or a width is below 1.
@@ -73,7 +75,8 @@ def create_head(
     if y_range is not None:
         layers += [SigmoidRange(*y_range)]
     head = nn.Sequential(*layers)
-    init_head(head)
+    if init:
+        init_head(head)
     return head
 
 

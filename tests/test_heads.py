@@ -118,3 +118,15 @@ def test_dense_head_stays_in_y_range() -> None:
 def test_dense_head_refuses_wrong_settings(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_dense_head(4, 1, **{"reduction": 2, **settings})
+
+
+def test_uninitialised_layers_are_torchs_own() -> None:
+    """As fastai's `create_head` leaves them: the same draws for the same layers."""
+    torch.manual_seed(0)
+    reference = [value for value in fastai_head(6, 3).parameters() if value.ndim == 2]
+    torch.manual_seed(0)
+    own = [value for value in create_head(6, 3, init=False).parameters() if value.ndim == 2]
+    for value, expected in zip(own, reference, strict=True):
+        torch.testing.assert_close(value, expected)
+    torch.manual_seed(0)
+    assert not torch.equal(next(v for v in create_head(6, 3).parameters() if v.ndim == 2), reference[0])

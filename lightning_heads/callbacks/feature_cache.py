@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
@@ -50,8 +51,8 @@ class FeatureCache(L.Callback):
     It comes behind `Phases` or a recipe of it, such as `FineTune(norm="eval")`. Where a phase trains nothing but the
     head and has `norm="eval"`, so that the encoder gives the same features in every epoch, the loaders give these for
     as long as it lasts, and images again afterwards. What is kept is what the head pools. Of pairs, each image is
-    encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images. `lr_find`
-    uses it too.
+    encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images, as are,
+    beside averaged weights, frozen phases behind others. `lr_find` uses it too.
 
     In a `folder`, features outlive the run: the next one with the same images, weights and transforms begins to train
     at once. They are found by the files' paths, sizes and times of change, the encoder's parameters, buffers and code,
@@ -63,8 +64,8 @@ class FeatureCache(L.Callback):
             several processes, in a temporary file for as long as the phase lasts.
         views: How many times to augment and encode each training image; one of them is drawn whenever it comes up.
         norm_images: On how many training images to estimate the encoder's batch normalisation statistics anew when the
-            phase begins; see `estimate_norm`. Photographs unlike those of the pretraining gain much. With 0 the
-            statistics of the weights stay.
+            phase begins; see `estimate_norm`. Whether that helps depends on the images. With 0 those of the weights
+            stay.
         dtype: What to keep features in, to halve them; by default as they come, in float32 at least.
         progress: Whether to show progress bars.
 
@@ -216,6 +217,8 @@ def _frozen(trainer: L.Trainer, task: Any) -> Held | None:
     held = _schedule(trainer).stretch_of(trainer.global_step, trainer.global_step + steps)
     if held is None or held.norm != "eval":
         return None
+    if held.start and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return None  # what is evaluated then is another encoder, an average of this one and of what it was
     frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: held.first])}
     return held if all(parameter in frozen for parameter in task.model.encoder.parameters()) else None
 

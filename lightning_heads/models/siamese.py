@@ -83,7 +83,8 @@ class SiameseModel(nn.Module):
         self.comparison, self.symmetric, self.two_pass = comparison, symmetric, two_pass
         if head is None:
             width = self.encoder.num_features * {"concatenation": 2, "all": 4}.get(comparison, 1)
-            head = create_head(width, num_outputs, lin_ftrs, ps, concat_pool=concat_pool)
+            # smaller weights, as the book's: with those of `vision_learner` pairs were told apart less often
+            head = create_head(width, num_outputs, lin_ftrs, ps, concat_pool=concat_pool, init=False)
         self.head = head
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

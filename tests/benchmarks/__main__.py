@@ -7,6 +7,7 @@ turns, each in a process of its own, and figures are medians of ratios within a 
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-TARGET = 0.86
+TARGET = 0.86  # that of the runs
 
 # glibc returns large blocks to the system and faults them in again at every step, which slows all alike
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -45,9 +46,8 @@ def ratio(found: dict[str, list[Result]], one: str, other: str, cost: Any) -> fl
 
 
 def seconds_to_target(result: Result) -> float:
-    """Returns when the accuracy first reached the target, or infinity."""
-    reached = [s for s, a in zip(result["seconds"], result["accuracy"], strict=True) if a >= TARGET]
-    return reached[0] if reached else float("inf")
+    """Returns when the accuracy reached the target, at which runs end, or infinity."""
+    return float(result["seconds"][-1]) if result["accuracy"][-1] >= TARGET else math.inf
 
 
 def frozen(seeds: list[int]) -> tuple[dict[str, list[Result]], dict[str, float]]:
@@ -69,10 +69,13 @@ def fine_tune(seeds: list[int]) -> tuple[dict[str, list[Result]], dict[str, floa
 
 
 def accuracy(seeds: list[int]) -> tuple[dict[str, list[Result]], dict[str, float]]:
-    found = turns(["ours-accuracy", "fastai-accuracy"], seeds)
-    figures = {f"time to {TARGET:.0%}, over fastai's": ratio(found, *found, seconds_to_target)}
-    for name, results in found.items():
-        figures[f"{name}: seconds"] = statistics.median(map(seconds_to_target, results))
+    found = turns(["ours-accuracy", "fastai-accuracy", "fastai-unfrozen-accuracy"], seeds)
+    seconds = {name: [*map(seconds_to_target, results)] for name, results in found.items()}
+    figures = {f"{name}: seconds to {TARGET:.0%}": statistics.median(taken) for name, taken in seconds.items()}
+    own, *peers = seconds.values()
+    best = [min(taken) for taken in zip(*peers, strict=True)]
+    ratios = [a / b for a, b in zip(own, best, strict=True)]
+    figures[f"time to {TARGET:.0%}, over the better of fastai's"] = statistics.median(ratios)
     return found, figures
 
 

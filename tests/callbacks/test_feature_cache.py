@@ -143,6 +143,18 @@ def test_a_second_frozen_phase_encodes_again(photos: Path, tmp_path: Path) -> No
         torch.testing.assert_close(states[1][name], live, atol=1e-4, rtol=1e-4, msg=name)
 
 
+def test_averaged_weights_are_evaluated_on_images(photos: Path, tmp_path: Path) -> None:
+    losses = []
+    for extra in ([], [lh.FeatureCache(progress=False)]):
+        L.seed_everything(1, verbose=False)
+        frozen = lh.Phase(1, train_from=-1, norm="eval")
+        phases = lh.Phases([frozen, lh.Phase(1, lr=1e-2), frozen])
+        trainer = trainer_for(tmp_path, [phases, *extra, lh.EMA(0.9)])
+        trainer.fit(_task("images"), _data("images", photos))
+        losses.append(trainer.callback_metrics["val_loss"])
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-5)
+
+
 def test_other_precisions(photos: Path, tmp_path: Path) -> None:
     for precision in ("bf16-true", "bf16-mixed", "64-true"):
         phases = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
@@ -161,11 +173,12 @@ def test_any_loader_is_cached(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [6, 8])  # an epoch has 4 steps
-def test_a_resumed_run_ends_alike(step: int, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("norm_images", [0, 8])
+def test_a_resumed_run_ends_alike(step: int, norm_images: int, photos: Path, tmp_path: Path) -> None:
     def run(callbacks: list[L.Callback], path: Path | None = None) -> lh.TransferModule:
         L.seed_everything(1, verbose=False)
         task = _task("images")
-        cache = lh.FeatureCache(views=2, progress=False)
+        cache = lh.FeatureCache(views=2, norm_images=norm_images, progress=False)
         data = lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0)
         trainer_for(tmp_path, [_phases(), cache, *callbacks], epochs=FROZEN + 1).fit(task, data, ckpt_path=path)
         return task

@@ -93,7 +93,7 @@ class Clock(L.Callback):
         return {"seconds": self.seconds, "accuracy": self.accuracy, "epochs": self.epochs}
 
 
-class TargetReached(Exception):
+class ReachedError(Exception):
     """Ends a run of fastai's."""
 
 
@@ -185,7 +185,7 @@ def fastais(
                 clock.seconds.append(time.perf_counter() - clock.start)
                 clock.accuracy.append(float(self.learn.recorder.metrics[0].value))
                 if clock.accuracy[-1] >= target:
-                    raise TargetReached
+                    raise ReachedError
 
     loaders, _ = fastai_loaders(options)
     model, _ = create_timm_model(ENCODER, 2, pretrained=False)
@@ -195,7 +195,7 @@ def fastais(
     with learner.no_bar(), learner.no_logging():
         clock.start = time.perf_counter()
         learner.freeze()
-        with suppress(TargetReached):
+        with suppress(ReachedError):
             fit(learner)
     return clock.result()
 

@@ -12,6 +12,7 @@ NormPolicy = Literal["train", "stats", "eval"]
 # What was frozen here, and not by the user, is noted on the module that holds it: the note survives copying.
 _FROZEN = "_frozen_parameters"
 _EVALUATED = "_evaluated_while_frozen"
+NOTES = {_FROZEN, _EVALUATED}
 
 
 def freeze_to(model: nn.Module, n: int, *, norm: NormPolicy = "train", splitter: Splitter | None = None) -> None:

@@ -1,5 +1,6 @@
 """A frozen encoder that sees each image once."""
 
+import math
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -7,8 +8,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.features import check_loader, loader_of_features
@@ -52,11 +56,14 @@ class FeatureCache(L.Callback):
     head and has `norm="eval"`, so that the encoder gives the same features in every epoch, the loaders give these for
     as long as it lasts, and images again afterwards. What is kept is what the head pools. Of pairs, each image is
     encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images, as are,
-    beside averaged weights, frozen phases behind others. `lr_find` uses it too.
+    beside averaged weights, frozen phases behind others. All images of a loader are encoded, however many the trainer's
+    limits leave.
 
     In a `folder`, features outlive the run: the next one with the same images, weights and transforms begins to train
-    at once. They are found by the files' paths, sizes and times of change, the encoder's parameters, buffers and code,
-    the transforms and their code, the precision, `views` and `dtype`; whatever differs is encoded anew. Files of a run
+    at once, and `lr_find` trains on them too. They are found by the files' paths, sizes and times of change, the
+    encoder's parameters, buffers and classes, the transforms and their classes, by source code, the precision, the
+    kind of device, versions of libraries, `views` and `dtype`; whatever differs is encoded anew. Functions that a class
+    of your own calls are not looked at. Files of a run
     that was killed are filled further, and runs at the same time wait for one another. Nothing is ever removed.
 
     Args:
@@ -64,15 +71,16 @@ class FeatureCache(L.Callback):
             several processes, in a temporary file for as long as the phase lasts.
         views: How many times to augment and encode each training image; one of them is drawn whenever it comes up.
         norm_images: On how many training images to estimate the encoder's batch normalisation statistics anew when the
-            phase begins; see `estimate_norm`. Whether that helps depends on the images. With 0 those of the weights
-            stay.
+            phase begins, if that is with an epoch; see `estimate_norm`. Whether that helps depends on the images. With
+            0 those of the weights stay.
         dtype: What to keep features in, to halve them; by default as they come, in float32 at least.
         progress: Whether to show progress bars.
 
     Raises:
         TypeError: If the task's model has no features to cache.
-        ValueError: If no schedule comes before, a phase can end within an epoch, the loaders make no plain batches of a
-            map-style data set, something changes the batches, or images cannot be told from others in a `folder`.
+        ValueError: If the run is sharded or on several nodes, no schedule comes before, a phase can end within an
+            epoch, the loaders make no plain batches of a map-style data set, something changes the batches, or images
+            cannot be told from others in a `folder`.
         OSError: If there is no room for the features.
     """
 
@@ -96,10 +104,15 @@ class FeatureCache(L.Callback):
         self.folder = None if folder is None else Path(folder)
         self.views, self.norm_images, self.progress = views, norm_images, progress
         self.dtype: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
-        self._images: list[list[DataLoader[Any]]] = []
+        self._replaced: list[tuple[Any, list[DataLoader[Any]]]] = []  # loops and their loaders of images
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuses what would make features other than those that the head would see."""
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)) or trainer.num_nodes > 1:
+            raise ValueError(
+                "Expected a single device or `ddp` on one node, for features to be cached, but got "
+                f"{type(trainer.strategy).__name__} on {trainer.num_nodes} nodes"
+            )
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         before = [each for each in callbacks[: callbacks.index(self)] if isinstance(each, Schedule)]
         if not before:
@@ -125,7 +138,7 @@ class FeatureCache(L.Callback):
                 f"Expected a task whose model has pooled features to cache, as `ImageModel` has, but got {model}. The "
                 "maps that a U-Net joins are larger than the images themselves, and change with each random crop"
             )
-        self._images = []
+        self._replaced = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Has the loaders give features from the start, and within an epoch that is taken up again."""
@@ -139,6 +152,14 @@ class FeatureCache(L.Callback):
         """Has the loaders of this epoch give features, or images."""
         self._switch(trainer, pl_module)
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Makes sure that no encoder trains that sees nothing."""
+        task: Any = pl_module
+        if task.takes_features and any(parameter.requires_grad for parameter in _encoding_parameters(task.model)):
+            raise RuntimeError("Expected the encoder to be frozen while the loaders give features, but it is not")
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lets the task take images again."""
         self._forget(pl_module)
@@ -148,29 +169,42 @@ class FeatureCache(L.Callback):
         self._forget(pl_module)
 
     def _switch(self, trainer: L.Trainer, task: Any) -> None:
-        held = _frozen(trainer, task)
+        held = _frozen(trainer, task, is_kept=self.folder is not None)
         cached = held is not None
         if cached == task.takes_features:
             return
-        loops = _loops(trainer)
         if held is not None:
-            self._images = [[*loop._combined_loader.flattened] for loop in loops]
-            for loader in chain(*self._images):
-                check_loader(loader)
-            if self.norm_images and trainer.global_step == held.start:
-                self._estimate(trainer, task, self._images[0][0])
-        for loop, images in zip(loops, self._images, strict=True):
-            loaders = self._features(trainer, task, loop, images) if cached else images
-            loop._combined_loader.flattened = loaders
-            for loader in loaders:
+            self._replace(trainer, task, held)
+        else:
+            self._put_back()
+        for loop in _loops(trainer):
+            for loader in loop._combined_loader.flattened:
                 _set_epoch(loader, trainer.current_epoch)
-        if not cached:
-            self._images = []
         fetcher = trainer.fit_loop._data_fetcher
         if fetcher is not None:
             fetcher.setup(trainer.fit_loop._combined_loader)  # type: ignore[arg-type]
             iter(fetcher)
         task.takes_features = cached
+
+    def _replace(self, trainer: L.Trainer, task: Any, held: Held) -> None:
+        """Puts loaders of features in the place of those of images."""
+        replaced = [(loop, [*loop._combined_loader.flattened]) for loop in _loops(trainer)]
+        for loader in chain(*(images for _, images in replaced)):
+            check_loader(loader)
+        if self.norm_images and trainer.global_step == held.start:
+            self._estimate(trainer, task, replaced[0][1][0])
+        features = [self._features(trainer, task, loop, images) for loop, images in replaced]
+        for (loop, images), loaders in zip(replaced, features, strict=True):
+            for loader in images:
+                _shutdown_workers_and_reset_iterator(loader)
+            loop._combined_loader.flattened = loaders
+        self._replaced = replaced
+
+    def _put_back(self) -> None:
+        for loop, images in self._replaced:
+            if loop._combined_loader is not None:
+                loop._combined_loader.flattened = images
+        self._replaced = []
 
     def _features(
         self, trainer: L.Trainer, task: Any, loop: Any, loaders: list[DataLoader[Any]]
@@ -198,7 +232,7 @@ class FeatureCache(L.Callback):
         estimate_norm(trainer, task, images, self.norm_images, folder=self.folder, progress=self.progress)
 
     def _forget(self, task: Any) -> None:
-        self._images = []
+        self._put_back()
         if hasattr(task, "takes_features"):
             task.takes_features = False
 
@@ -207,20 +241,31 @@ def _schedule(trainer: L.Trainer) -> Schedule:
     return next(callback for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
 
 
-def _frozen(trainer: L.Trainer, task: Any) -> Held | None:
+def _frozen(trainer: L.Trainer, task: Any, is_kept: bool) -> Held | None:
     """Returns what holds for the rest of an epoch, or for all of a new one, if that leaves the encoder as it is."""
+    schedule = _schedule(trainer)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
+    if not math.isfinite(trainer.num_training_batches):
+        raise ValueError("Expected loaders of known length, for their features to be cached, but one has none")
     batches = int(trainer.num_training_batches)
-    left = batches - trainer.fit_loop.epoch_loop.batch_progress.current.completed % batches
+    # of a batch whose end saved the checkpoint that a run goes on from, "completed" does not know yet
+    left = batches - trainer.fit_loop.epoch_loop.batch_progress.current.processed % batches  # type: ignore[attr-defined]
     steps = -(-left // trainer.accumulate_grad_batches)
-    held = _schedule(trainer).stretch_of(trainer.global_step, trainer.global_step + steps)
+    held = schedule.stretch_of(trainer.global_step, trainer.global_step + steps)
     if held is None or held.norm != "eval":
         return None
+    if not isinstance(schedule, Phases) and not is_kept:
+        return None  # a search for a learning rate has few steps
     if held.start and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return None  # what is evaluated then is another encoder, an average of this one and of what it was
     frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: held.first])}
-    return held if all(parameter in frozen for parameter in task.model.encoder.parameters()) else None
+    return held if all(parameter in frozen for parameter in _encoding_parameters(task.model)) else None
+
+
+def _encoding_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Returns the parameters of all but the head."""
+    return [parameter for part in model.children() if part is not model.head for parameter in part.parameters()]
 
 
 def _loops(trainer: L.Trainer) -> list[Any]:

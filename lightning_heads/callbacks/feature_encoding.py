@@ -1,9 +1,10 @@
 """The features of a data set's images, by the encoder of a task that is being fitted."""
 
+import copy
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,6 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
-from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from ..data.feature_rows import FeatureFile, FeatureRows, load_features
 from ..data.features import FeatureDataset, KeyedImages
 from ..data.fingerprint import fingerprint
+from ..data.whole_file import locked
 from ..encoders.backbone import evaluating
 from ..heads import split_pooling
 from ..losses.structural import at_least_float32
@@ -71,7 +71,8 @@ class _Encoding:
                     part = todo[done : done + len(batch)]
                     rows.write(view, part, self.encoded(batch))
                     if not isinstance(self.images.dataset, KeyedImages):
-                        self.rest.update(zip(part.tolist(), rest, strict=True))
+                        # copies, as what comes from a worker holds a file each
+                        self.rest.update(zip(part.tolist(), copy.deepcopy(rest), strict=True))
                     done += len(batch)
                     bar.update(len(batch))
 
@@ -84,10 +85,18 @@ class _Encoding:
     def key(self) -> str:
         """Returns a text that changes with the features: by the images, the encoder and the pooling of the head."""
         model = self.task.model
-        pooling = split_pooling(model.head)[0] if hasattr(model, "head") else []
-        precision = self.trainer.precision_plugin.precision
-        images = self.images.keyed().image_key()
-        return fingerprint(images, type(model), model.encoder, pooling, precision, self.views, self.dtype)
+        parts = [part for part in model.children() if part is not model.head]
+        precision = self.trainer.precision_plugin.precision, torch.get_float32_matmul_precision()
+        return fingerprint(
+            self.images.key(),
+            type(model),
+            parts,
+            split_pooling(model.head)[0],
+            precision,
+            self.task.device.type,
+            self.views,
+            self.dtype,
+        )
 
 
 def encode_images(
@@ -147,12 +156,14 @@ def encode_images(
 def _in_file(encoding: _Encoding, path: Path) -> Tensor:
     """Returns the features in a file, which all processes fill first where it is not whole."""
     trainer = encoding.trainer
-    with _locked(path) if trainer.is_global_zero else nullcontext():
-        if not from_first(trainer, path.exists):
-            rows = first_before_others(trainer, lambda: FeatureFile(path, *encoding.layout))
-            encoding.fill(rows)
-            trainer.strategy.barrier()
-            from_first(trainer, rows.finish)
+    if not from_first(trainer, path.exists):
+        with ExitStack() as held:
+            from_first(trainer, lambda: held.enter_context(locked(path)))
+            if not from_first(trainer, path.exists):  # another run may have made it meanwhile
+                rows = first_before_others(trainer, lambda: FeatureFile(path, *encoding.layout))
+                encoding.fill(rows)
+                trainer.strategy.barrier()
+                from_first(trainer, rows.finish)
     return load_features(path)
 
 
@@ -169,14 +180,3 @@ def _flushing(rows: FeatureRows) -> Iterator[None]:
         yield
     finally:
         rows.flush()
-
-
-def _locked(path: Path) -> AbstractContextManager[object]:
-    """Returns a lock that is held, so that another run does not encode the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        rank_zero_info(f"Waiting for another run that encodes the same images, to {path}")
-        return lock.acquire()

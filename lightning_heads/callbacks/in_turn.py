@@ -17,11 +17,11 @@ def from_first(trainer: L.Trainer, make: Callable[[], T]) -> T:
 def first_before_others(trainer: L.Trainer, make: Callable[[], T]) -> T:
     """Calls something in the first process, then in the others; if the first one fails, all do."""
     made: list[T] = []
-    error = None
+    error: Exception | None = None
     if trainer.is_global_zero:
         try:
             made = [make()]
-        except (OSError, ValueError, RuntimeError) as found:
+        except Exception as found:  # whatever it is, the others must not wait
             error = found
     error = trainer.strategy.broadcast(error)
     if error is not None:

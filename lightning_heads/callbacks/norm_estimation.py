@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from ..data.fingerprint import fingerprint
-from ..data.whole_file import save_whole
+from ..data.whole_file import locked, save_whole
 from .in_turn import from_first
 from .single_images import SingleImages
 
@@ -33,18 +33,25 @@ def estimate_norm(
         count: How many of them to draw. A last batch that is not full is left out.
         folder: Where to keep the statistics for other runs, or None.
         progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If statistics are synchronised between processes.
     """
     encoder: nn.Module = task.model.encoder
     if not _norms(encoder):
         return
+    if any(isinstance(module, nn.SyncBatchNorm) for module in encoder.modules()):
+        raise ValueError("Expected no `sync_batchnorm` beside `norm_images`, as one process estimates for all")
 
     def statistics() -> dict[str, Tensor]:
         if folder is None:
             return _estimated(trainer, encoder, images, count, progress)
-        key = fingerprint(images.keyed().image_key(), encoder, count, images.batch_size, trainer.precision)
+        key = fingerprint(images.key(), encoder, count, images.batch_size, trainer.precision, task.device.type)
         path = folder / f"statistics-{key}.safetensors"
         if not path.exists():
-            save_whole(path, _estimated(trainer, encoder, images, count, progress))
+            with locked(path):
+                if not path.exists():
+                    save_whole(path, _estimated(trainer, encoder, images, count, progress))
         return load_file(path)
 
     for name, values in from_first(trainer, statistics).items():

@@ -37,18 +37,18 @@ class SingleImages:
             )
         )
 
-    def keyed(self) -> KeyedImages:
-        """Returns the images as ones that are known without being read.
+    def key(self) -> object:
+        """Returns what determines the images.
 
         Raises:
-            ValueError: If they are not.
+            ValueError: If that is not known without reading them.
         """
         if not isinstance(self.dataset, KeyedImages):
             raise ValueError(
                 "Expected data sets with `image_key` and `without_image`, as the data modules here make, for features "
                 f"to be kept in `folder`, but got {type(self.dataset).__name__}; without a folder they last for the run"
             )
-        return self.dataset
+        return type(self.dataset), self.dataset.image_key()
 
 
 def single_images_of(task: Any, loader: DataLoader[Any], is_kept: bool) -> SingleImages:

@@ -50,11 +50,6 @@ class ImageDataset(Dataset[Any]):
         """Returns what determines the images."""
         return file_stamps(self.paths), self.channels, self.size, self.augment
 
-    @property
-    def is_random(self) -> bool:
-        """Whether an image differs from time to time."""
-        return self.augment is not None or bool(getattr(self.size, "random", True))
-
     def without_image(self, index: int) -> tuple[Tensor, ...]:
         """Returns the target, where there is one."""
         return () if self.targets is None else (self.targets[index],)

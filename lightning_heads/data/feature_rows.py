@@ -31,12 +31,25 @@ class FeatureRows:
         self.written = torch.zeros(*shape[:2], dtype=torch.bool)
 
     def write(self, view: int, rows: Tensor, values: Tensor) -> None:
-        """Writes the rows of a view."""
-        self.features[view, rows] = values.to(self.features.dtype)
+        """Writes the rows of a view.
+
+        Raises:
+            ValueError: If a finite value is beyond the range of their type.
+        """
+        self._set(view, rows, values)
         self.written[view, rows] = True
 
     def flush(self) -> None:
         """Has what is written outlive the process, where it is kept."""
+
+    def _set(self, view: int, rows: Tensor, values: Tensor) -> None:
+        kept = values.to(self.features.dtype)
+        if not torch.equal(kept.isfinite(), values.isfinite()):
+            raise ValueError(
+                f"Expected features within the range of {self.features.dtype}, but got {values.abs().max():g}; "
+                "bfloat16 has that of float32"
+            )
+        self.features[view, rows] = kept
 
 
 class FeatureFile(FeatureRows):
@@ -69,7 +82,7 @@ class FeatureFile(FeatureRows):
         self._saved = time.monotonic()
 
     def write(self, view: int, rows: Tensor, values: Tensor) -> None:
-        self.features[view, rows] = values.to(self.features.dtype)
+        self._set(view, rows, values)
         self._pending.append((view, rows))
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.flush()

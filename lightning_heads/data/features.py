@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ..losses.structural import at_least_float32
 from .loader import SeededLoader
@@ -42,11 +42,6 @@ class KeyedImages(Protocol):
         """Returns what determines the images: equal if they are."""
         ...
 
-    @property
-    def is_random(self) -> bool:
-        """Whether an image differs from time to time."""
-        ...
-
     def without_image(self, index: int) -> tuple[Any, ...]:
         """Returns what follows the image in a sample."""
         ...
@@ -80,7 +75,7 @@ def loader_of_features(loader: DataLoader[Any], features: FeatureDataset) -> Dat
 
 def check_loader(loader: DataLoader[Any]) -> None:
     """Raises ValueError unless a loader makes plain batches of a map-style data set."""
-    if loader.batch_sampler is None or not hasattr(loader.dataset, "__len__"):
+    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
         raise ValueError("Expected loaders that make batches of a map-style data set, for their features to be cached")
     if loader.collate_fn is not default_collate:
         raise ValueError("Expected loaders without a `collate_fn` of their own, as images are encoded one by one")

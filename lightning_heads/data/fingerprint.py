@@ -5,23 +5,30 @@ import inspect
 import os
 import pickle
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
+import PIL
+import safetensors
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
-# what a module has beside what it was built from: hooks and modes
-_PASSING = {*vars(nn.Module())} - {"_parameters", "_buffers", "_modules"}
+from ..freezing import NOTES
+
+# what a module has beside what it was built from: hooks, modes, what is frozen and what is compiled
+_PASSING = {*vars(nn.Module()), *NOTES, "_compiled_call_impl"} - {"_parameters", "_buffers", "_modules"}
+_VERSIONS = [f"{library.__name__} {library.__version__}" for library in (PIL, safetensors, timm, torch, torchvision)]
 
 
 def fingerprint(*things: object) -> str:
     """Returns 32 hexadecimal digits that change with anything that the things are made of.
 
     Tensors count by their values, modules by their classes, attributes, parameters and buffers, whether they train or
-    not; of classes and functions the source code counts.
+    not; of classes and functions the source code counts, but not what that calls in turn. So do the versions of this
+    library and of those that it makes images and features with.
 
     Raises:
         ValueError: If something cannot be pickled, such as a lambda.
@@ -30,7 +37,7 @@ def fingerprint(*things: object) -> str:
     True
     """
     digest = _Digest()
-    digest.write(torch.__version__.encode())
+    digest.write(" ".join(_VERSIONS).encode())
     hasher = _Hasher(digest, pickle.HIGHEST_PROTOCOL)
     hasher.fast = True  # equal strings count alike, whether they are one object or two
     try:
@@ -62,6 +69,7 @@ class _Hasher(pickle.Pickler):
     def __init__(self, digest: _Digest, protocol: int) -> None:
         super().__init__(digest, protocol)
         self._digest = digest
+        self._sources: dict[Any, bytes] = {}  # reading them is slow
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor):
@@ -71,19 +79,32 @@ class _Hasher(pickle.Pickler):
         if isinstance(obj, (torch.dtype, torch.layout, torch.memory_format)):
             return str, (str(obj),)  # they count as of whichever module is found to name them
         if isinstance(obj, nn.Module):
-            return dict, ([type(obj), *((k, v) for k, v in vars(obj).items() if k not in _PASSING)],)
+            return dict, ([type(obj), *((k, _ordered(v)) for k, v in vars(obj).items() if k not in _PASSING)],)
         if isinstance(obj, (type, FunctionType)):
             for part in inspect.getmro(obj) if isinstance(obj, type) else [obj]:
-                self._digest.write(_source(part))
+                if part not in self._sources:
+                    self._sources[part] = _source(part)
+                self._digest.write(self._sources[part])
         return NotImplemented
 
 
-@cache
+def _ordered(value: object) -> object:
+    """Returns a set as a sorted list, as its own order differs from process to process."""
+    return sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value
+
+
 def _source(thing: Any) -> bytes:
+    """Returns the source of a class or function, or its instructions where that was typed in, as in a notebook."""
     try:
         return inspect.getsource(thing).encode()
-    except (OSError, TypeError):  # compiled, or typed in
-        return b""
+    except (OSError, TypeError):
+        functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+        return repr([_instructions(f.__code__) for f in functions if isinstance(f, FunctionType)]).encode()
+
+
+def _instructions(code: CodeType) -> list[object]:
+    constants = [_instructions(each) if isinstance(each, CodeType) else each for each in code.co_consts]
+    return [code.co_code, code.co_names, constants]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

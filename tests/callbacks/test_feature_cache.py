@@ -1,21 +1,28 @@
 """Training on cached features: the same heads as on images, by an encoder that sees each image once."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 import lightning_heads as lh
 from tests.helpers import run_processes, trainer_for
 
 FROZEN = 3
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.rand(3, 32, 32), 0)] * 8)
 
 
 class Count(L.Callback):
@@ -143,6 +150,65 @@ def test_a_second_frozen_phase_encodes_again(photos: Path, tmp_path: Path) -> No
         torch.testing.assert_close(states[1][name], live, atol=1e-4, rtol=1e-4, msg=name)
 
 
+def test_a_run_resumed_where_an_epoch_thaws_ends_alike(photos: Path, tmp_path: Path) -> None:
+    def run(callbacks: list[L.Callback], path: Path | None = None) -> lh.TransferModule:
+        L.seed_everything(1, verbose=False)
+        task = _task("images")
+        phases = lh.Phases([lh.Phase(1.5, train_from=-1, norm="eval"), lh.Phase(0.5)])
+        data = lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0)
+        trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), *callbacks], 2).fit(task, data, ckpt_path=path)
+        return task
+
+    whole = run([_Save(4, tmp_path / "half.ckpt")])
+    resumed = run([], tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_an_encoder_that_trains_unseen_is_an_error(photos: Path, tmp_path: Path) -> None:
+    class Thaw(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+            pl_module.requires_grad_(True)
+
+    frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+    with pytest.raises(RuntimeError, match="Expected the encoder to be frozen"):
+        trainer_for(tmp_path, [frozen, Thaw(), lh.FeatureCache(progress=False)], 1).fit(
+            _task("images"), _data("images", photos)
+        )
+
+
+class Labelled(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(3, 32, 32), torch.tensor(index % 2)
+
+
+def test_targets_from_workers_hold_no_files(tmp_path: Path) -> None:
+    shared: list[bool] = []
+
+    class Look(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+            loop: Any = trainer.fit_loop
+            dataset = loop._combined_loader.flattened[0].dataset
+            shared.extend(dataset[i][1].is_shared() for i in range(len(dataset)))
+
+    frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+    trainer = trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False), Look()], 1)
+    trainer.fit(_task("images"), DataLoader(Labelled(), 4, num_workers=1))
+    assert shared
+    assert not any(shared)
+
+
+def test_loaders_of_the_user_give_images_afterwards(tmp_path: Path) -> None:
+    loaders = CombinedLoader([DataLoader(Labelled(), 4)], "sequential")
+    frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+    trainer = trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False)], 1)
+    trainer.fit(_task("images"), DataLoader(Labelled(), 4), loaders)
+    assert next(iter(loaders))[0][0].shape == (4, 3, 32, 32)
+
+
 def test_averaged_weights_are_evaluated_on_images(photos: Path, tmp_path: Path) -> None:
     losses = []
     for extra in ([], [lh.FeatureCache(progress=False)]):
@@ -172,7 +238,7 @@ def test_any_loader_is_cached(tmp_path: Path) -> None:
     assert count.epochs == [11, 11, 11]
 
 
-@pytest.mark.parametrize("step", [6, 8])  # an epoch has 4 steps
+@pytest.mark.parametrize("step", [4, 6, 8, 10, 12, 13])  # an epoch has 4 steps
 @pytest.mark.parametrize("norm_images", [0, 8])
 def test_a_resumed_run_ends_alike(step: int, norm_images: int, photos: Path, tmp_path: Path) -> None:
     def run(callbacks: list[L.Callback], path: Path | None = None) -> lh.TransferModule:
@@ -251,6 +317,13 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
         trainer_for(tmp_path, cache, FROZEN + 1).fit(_task("images"), flipped)
     with pytest.warns(UserWarning, match="No phase freezes with norm"):
         trainer_for(tmp_path, [lh.FineTune(), lh.FeatureCache()], 2).fit(_task("images"), _data("images", photos))
+    stream = DataLoader(Stream(), 4)
+    steps = [lh.Phases([lh.Phase(steps=2, train_from=-1, norm="eval")]), cache[1]]
+    with pytest.raises(ValueError, match="loaders of known length"):
+        trainer_for(tmp_path, steps, -1, max_steps=2).fit(_task("images"), stream)
+    sharded = SimpleNamespace(strategy=object(), num_nodes=1)
+    with pytest.raises(ValueError, match=r"a single device or `ddp` on one node, .*, but got object on 1 nodes"):
+        lh.FeatureCache().on_fit_start(sharded, _task("images"))  # type: ignore[arg-type]
     segmenter = lh.ImageSegmenter("test_resnet", 2, pretrained=False)
     with pytest.raises(
         TypeError, match=r"whose model has pooled features to cache, .*, but got DynamicUnet\. The maps"

@@ -311,6 +311,11 @@ def test_processes_write_a_share_each(photos: Path, tmp_path: Path) -> None:
     assert in_memory is not None
     assert first[0][0] + first[1][0] == COUNT + 2 + 2
     assert [seen for seen, _ in again] == [0, 0]
+    alone, head = fit(photos, tmp_path / "cache", cache={"norm_images": 8})
+    assert alone == 0
+    for one, other in zip(head, fit(photos, tmp_path / "anew", cache={"norm_images": 8})[1], strict=True):
+        # the rows are where one process puts them
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     for head, expected in [
         (run[rank][1], of[0][1])
         for of, run in ((first, first), (first, again), (in_memory, in_memory))
@@ -374,9 +379,12 @@ def test_lr_find_trains_on_features(photos: Path, tmp_path: Path) -> None:
 
         task.model.encoder.backbone.register_forward_pre_hook(add)
         before = {name: value.clone() for name, value in task.state_dict().items()}
-        curves.append(lh.lr_find(trainer, task, data, num_steps=12, stop_div=False))
+        curves.append(lh.lr_find(trainer, task, data, num_steps=12, stop_div=False, progress=False))
         assert not task.takes_features
         for name, value in task.state_dict().items():
             assert torch.equal(value, before[name])
     assert seen == 16 + 1
+    # what training finds there are the features of training images: those of validation, and a live epoch, are to come
+    trainer.fit(task, data)
+    assert seen == (16 + 1) + (4 + 4 + 1) + 20
     torch.testing.assert_close(curves[1].losses, curves[0].losses, atol=1e-4, rtol=1e-4)

@@ -82,6 +82,17 @@ def test_without_reservation_the_file_is_as_large(tmp_path: Path, monkeypatch: p
     assert not rows.written.any()
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_values_beyond_the_range_of_a_type_are_refused(in_file: bool, tmp_path: Path) -> None:
+    shape = (1, 2, 3)
+    rows = (
+        FeatureFile(tmp_path / "a.safetensors", shape, torch.float16) if in_file else FeatureRows(shape, torch.float16)
+    )
+    with pytest.raises(ValueError, match=r"within the range of torch.float16, but got 100000; bfloat16"):
+        rows.write(0, torch.tensor([0]), torch.full((1, 3), 1e5))
+    assert not rows.written.any()
+
+
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     """Features of 400 MB are written and read, where what the process may allocate is far less."""
     code = f"""

@@ -1,9 +1,11 @@
 """What a fingerprint changes with, and what it does not."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +14,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import lightning_heads as lh
+from lightning_heads.callbacks.single_images import SingleImages
+from lightning_heads.data.dataset import ImageDataset
 from lightning_heads.data.fingerprint import file_stamps, fingerprint
+
+
+class OtherDataset(ImageDataset):
+    """Might read images in another way."""
 
 
 class Scaled(nn.Module):
@@ -112,6 +120,55 @@ def test_code_counts(tmp_path: Path) -> None:
         found = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
         prints.append(found.stdout)
     assert prints[0] != prints[1]
+
+
+def test_code_that_was_typed_in_counts() -> None:
+    """As in a notebook, where there is no source."""
+    prints = []
+    for factor in (2, 3):
+        typed: dict[str, Any] = {"nn": nn, "__name__": "typed"}
+        exec(f"class Aug(nn.Module):\n    def forward(self, x):\n        return {factor} * x", typed)
+        module = ModuleType("typed")
+        vars(module).update(typed)
+        sys.modules["typed"] = module
+        prints += [fingerprint(typed["Aug"]()), fingerprint(typed["Aug"]())]
+        del sys.modules["typed"]
+    assert prints[0] == prints[1] != prints[2] == prints[3]
+
+
+def test_what_is_frozen_does_not_count() -> None:
+    model = lh.ImageModel("test_resnet", 2, pretrained=False)
+    before = fingerprint(model.encoder)
+    lh.freeze_to(model, -1, norm="eval")
+    assert fingerprint(model.encoder) == before
+    lh.unfreeze(model)
+    assert fingerprint(model.encoder) == before
+
+
+def test_the_order_of_sets_does_not_count() -> None:
+    code = (
+        "from torch import nn\nfrom lightning_heads.data.fingerprint import fingerprint\n"
+        "module = nn.Identity()\nmodule.names = {'red', 'green', 'blue', 'black'}\nprint(fingerprint(module))"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_class_of_a_data_set_counts(make_image: Callable[..., Path]) -> None:
+    size = v2.Resize((8, 8))
+    paths = [make_image("a.png")]
+    datasets = [kind(paths, None, channels=3, size=size) for kind in (ImageDataset, ImageDataset, OtherDataset)]
+    found = [fingerprint(SingleImages(dataset, 1, 0, 0).key()) for dataset in datasets]
+    assert found[0] == found[1] != found[2]
 
 
 def test_what_cannot_be_pickled_is_refused() -> None:

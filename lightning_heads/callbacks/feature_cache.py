@@ -132,10 +132,12 @@ class FeatureCache(L.Callback):
                 raise ValueError(
                     f"Expected batches as the loaders make them, but {type(owner).__name__} overrides {hooks[0]}"
                 )
-        if not (hasattr(pl_module, "takes_features") and hasattr(pl_module.model, "from_features")):
-            model = type(getattr(pl_module, "model", pl_module)).__name__
+        model = getattr(pl_module, "model", pl_module)
+        parts = all(hasattr(model, part) for part in ("encoder", "features", "from_features", "head"))
+        if not (hasattr(pl_module, "takes_features") and parts):
             raise TypeError(
-                f"Expected a task whose model has pooled features to cache, as `ImageModel` has, but got {model}. The "
+                "Expected a task whose model has pooled features to cache, as `ImageModel` has `features`, "
+                f"`from_features`, an `encoder` and a `head`, but got {type(model).__name__}. The "
                 "maps that a U-Net joins are larger than the images themselves, and change with each random crop"
             )
         self._replaced = []

@@ -51,13 +51,18 @@ def photos(make_image: Callable[..., Path], tmp_path: Path) -> Path:
 
 def _data(kind: str, photos: Path, num_workers: int = 0) -> L.LightningDataModule:
     options: dict[str, Any] = {"image_size": 32, "batch_size": 4, "num_workers": num_workers, "augment": False}
-    return {"images": lh.ImageFolderData, "pairs": lh.PairFolderData}[kind](photos, resize="squish", **options)
+    if kind == "pairs":
+        return lh.PairFolderData(photos, resize="squish", **options)
+    images_per_class = 2 if kind == "embeddings" else None
+    return lh.ImageFolderData(photos, resize="squish", images_per_class=images_per_class, **options)
 
 
 def _task(kind: str) -> lh.TransferModule:
     torch.manual_seed(0)
     if kind == "images":
         return lh.ImageClassifier("test_resnet", 2, pretrained=False, ps=0.0, lr=1e-2)
+    if kind == "embeddings":
+        return lh.ImageEmbedder("test_resnet", 8, pretrained=False, lr=1e-2)
     return lh.PairClassifier("test_resnet", pretrained=False, ps=0.0, lr=1e-2)
 
 
@@ -65,7 +70,7 @@ def _phases() -> lh.Phases:
     return lh.Phases([lh.Phase(FROZEN, train_from=-1, norm="eval"), lh.Phase(1, lr=1e-4)])
 
 
-@pytest.mark.parametrize("kind", ["images", "pairs"])
+@pytest.mark.parametrize("kind", ["images", "pairs", "embeddings"])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_trains_the_head_that_images_would(kind: str, num_workers: int, photos: Path, tmp_path: Path) -> None:
     heads, losses, counts = [], [], []
@@ -82,10 +87,10 @@ def test_trains_the_head_that_images_would(kind: str, num_workers: int, photos: 
     for live, cached in zip(*heads, strict=True):
         torch.testing.assert_close(cached, live, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-5)
-    sanity = 4 if kind == "images" else 8
+    sanity = 8 if kind == "pairs" else 4
     # the sanity check sees one batch of images as they are, and of each set one image is tried first
     assert counts[1] == [sanity + 20 + 2] * FROZEN
-    assert counts[0][0] >= sanity + (20 if kind == "images" else 40)
+    assert counts[0][0] >= sanity + (40 if kind == "pairs" else 20)
 
 
 def test_images_come_back_when_the_encoder_trains(photos: Path, tmp_path: Path) -> None:

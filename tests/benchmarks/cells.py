@@ -185,7 +185,7 @@ def fastais(
                 clock.seconds.append(time.perf_counter() - clock.start)
                 clock.accuracy.append(float(self.learn.recorder.metrics[0].value))
                 if clock.accuracy[-1] >= target:
-                    raise ReachedError
+                    raise ReachedError(f"an accuracy of {target}")
 
     loaders, _ = fastai_loaders(options)
     model, _ = create_timm_model(ENCODER, 2, pretrained=False)

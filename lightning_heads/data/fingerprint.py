@@ -5,30 +5,27 @@ import inspect
 import os
 import pickle
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-import PIL
-import safetensors
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ..freezing import NOTES
 
 # what a module has beside what it was built from: hooks, modes, what is frozen and what is compiled
 _PASSING = {*vars(nn.Module()), *NOTES, "_compiled_call_impl"} - {"_parameters", "_buffers", "_modules"}
-_VERSIONS = [f"{library.__name__} {library.__version__}" for library in (PIL, safetensors, timm, torch, torchvision)]
+_VERSIONS = [f"{name} {version(name)}" for name in ("pillow", "timm", "torch", "torchvision")]
 
 
 def fingerprint(*things: object) -> str:
     """Returns 32 hexadecimal digits that change with anything that the things are made of.
 
     Tensors count by their values, modules by their classes, attributes, parameters and buffers, whether they train or
-    not; of classes and functions the source code counts, but not what that calls in turn. So do the versions of this
-    library and of those that it makes images and features with.
+    not; of classes and functions the source code counts, but not what that calls in turn. So do the versions of the
+    libraries that images and features are made with.
 
     Raises:
         ValueError: If something cannot be pickled, such as a lambda.

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from lightning_heads.data import embedding_index
+from lightning_heads.data import embedding_index, whole_file
 from lightning_heads.data.embedding_index import EmbeddingIndex
 
 
@@ -109,7 +109,7 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
             Path(args[1]).write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(embedding_index if broken == "save_file" else embedding_index.os, broken, fail)
+    monkeypatch.setattr(whole_file if broken == "save_file" else whole_file.os, broken, fail)
     with pytest.raises(OSError, match="no space left"):
         _index(6).save(path)
     assert path.read_bytes() == before

@@ -11,8 +11,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 CONFIGS = sorted(EXAMPLES.rglob("*.yaml"))
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 TINY = [
+    "--trainer.max_epochs=1",
     "--trainer.limit_train_batches=1",
-    "--trainer.check_val_every_n_epoch=100",
+    "--trainer.check_val_every_n_epoch=1",
     "--trainer.enable_checkpointing=false",
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
@@ -53,7 +54,7 @@ def test_every_config_fits(examples: Path, class_folder: Path, config: Path) -> 
         getattr(script, name, lambda _: None)(script.FOLDER)
     cli = main(["fit", "--config", str(config), *TINY])
     assert cli.trainer.state.finished
-    assert cli.trainer.global_step == cli.trainer.max_epochs
+    assert cli.trainer.global_step == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

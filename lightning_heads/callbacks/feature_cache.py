@@ -1,52 +1,26 @@
 """A frozen encoder that sees each image once."""
 
-import math
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.features import check_loader, loader_of_features
-from ..freezing import NormPolicy
-from ..params import gather_groups, group_parameters
-from .feature_encoding import encode_images
+from .feature_encoding import FeatureEncoder
+from .held_encoder import Held, Schedule, encoding_parameters, held_encoder, schedule_of
 from .mixing import MixUpCutMix
 from .norm_estimation import estimate_norm
 from .phases import Phases
 from .single_images import single_images_of
+from .swapped_loaders import SwappedLoaders, begin_again, loaders_of
 
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-
-
-class Held(Protocol):
-    """What holds in some steps."""
-
-    start: int  # step of the run at which it begins
-    first: int  # parameter group, the first that trains
-    norm: NormPolicy
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """A callback that freezes."""
-
-    @property
-    def can_end_early(self) -> bool:
-        """Whether what holds may end before its time."""
-        ...
-
-    def stretch_of(self, start: int, stop: int) -> Held | None:
-        """Returns what holds in all steps from one to before another, or None where that changes or nothing does."""
-        ...
 
 
 class FeatureCache(L.Callback):
@@ -104,7 +78,7 @@ class FeatureCache(L.Callback):
         self.folder = None if folder is None else Path(folder)
         self.views, self.norm_images, self.progress = views, norm_images, progress
         self.dtype: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
-        self._replaced: list[tuple[Any, list[DataLoader[Any]]]] = []  # loops and their loaders of images
+        self._swapped = SwappedLoaders()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuses what would make features other than those that the head would see."""
@@ -140,12 +114,12 @@ class FeatureCache(L.Callback):
                 f"`from_features`, an `encoder` and a `head`, but got {type(model).__name__}. The "
                 "maps that a U-Net joins are larger than the images themselves, and change with each random crop"
             )
-        self._replaced = []
+        self._swapped = SwappedLoaders()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Has the loaders give features from the start, and within an epoch that is taken up again."""
         self._switch(trainer, pl_module)
-        schedule = _schedule(trainer)
+        schedule = schedule_of(trainer)
         freezes = any(stretch.norm == "eval" and stretch.first for stretch in getattr(schedule, "stretches", []))
         if isinstance(schedule, Phases) and not freezes:
             rank_zero_warn('No phase freezes with norm="eval", so that `FeatureCache` has nothing to do')
@@ -159,7 +133,7 @@ class FeatureCache(L.Callback):
     ) -> None:
         """Makes sure that no encoder trains that sees nothing."""
         task: Any = pl_module
-        if task.takes_features and any(parameter.requires_grad for parameter in _encoding_parameters(task.model)):
+        if task.takes_features and any(parameter.requires_grad for parameter in encoding_parameters(task.model)):
             raise RuntimeError("Expected the encoder to be frozen while the loaders give features, but it is not")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -171,116 +145,35 @@ class FeatureCache(L.Callback):
         self._forget(pl_module)
 
     def _switch(self, trainer: L.Trainer, task: Any) -> None:
-        held = _frozen(trainer, task, is_kept=self.folder is not None)
+        held = held_encoder(trainer, task, is_kept=self.folder is not None)
         cached = held is not None
         if cached == task.takes_features:
             return
-        if held is not None:
-            self._replace(trainer, task, held)
+        if held is None:
+            self._swapped.put_back()
         else:
-            self._put_back()
-        for loop in _loops(trainer):
-            for loader in loop._combined_loader.flattened:
-                _set_epoch(loader, trainer.current_epoch)
-        fetcher = trainer.fit_loop._data_fetcher
-        if fetcher is not None:
-            fetcher.setup(trainer.fit_loop._combined_loader)  # type: ignore[arg-type]
-            iter(fetcher)
+            self._swapped.swap(trainer, self._loaders_of_features(trainer, task, held))
+        begin_again(trainer)
         task.takes_features = cached
 
-    def _replace(self, trainer: L.Trainer, task: Any, held: Held) -> None:
-        """Puts loaders of features in the place of those of images."""
-        replaced = [(loop, [*loop._combined_loader.flattened]) for loop in _loops(trainer)]
-        for loader in chain(*(images for _, images in replaced)):
+    def _loaders_of_features(self, trainer: L.Trainer, task: Any, held: Held) -> list[list[DataLoader[Any]]]:
+        training, *validation = loaders_of(trainer)
+        for loader in chain(training, *validation):
             check_loader(loader)
         if self.norm_images and trainer.global_step == held.start:
-            self._estimate(trainer, task, replaced[0][1][0])
-        features = [self._features(trainer, task, loop, images) for loop, images in replaced]
-        for (loop, images), loaders in zip(replaced, features, strict=True):
-            for loader in images:
-                _shutdown_workers_and_reset_iterator(loader)
-            loop._combined_loader.flattened = loaders
-        self._replaced = replaced
+            images = single_images_of(task, training[0], is_kept=self.folder is not None)
+            estimate_norm(trainer, task, images, self.norm_images, folder=self.folder, progress=self.progress)
+        encoder = FeatureEncoder(trainer, task, self.dtype, self.folder, self.progress)
 
-    def _put_back(self) -> None:
-        for loop, images in self._replaced:
-            if loop._combined_loader is not None:
-                loop._combined_loader.flattened = images
-        self._replaced = []
+        def of_features(loaders: list[DataLoader[Any]], views: int, name: str) -> list[DataLoader[Any]]:
+            return [loader_of_features(loader, encoder.encode(loader, views, name)) for loader in loaders]
 
-    def _features(
-        self, trainer: L.Trainer, task: Any, loop: Any, loaders: list[DataLoader[Any]]
-    ) -> list[DataLoader[Any]]:
-        views, name = (self.views, "training") if loop is trainer.fit_loop else (1, "validation")
         return [
-            loader_of_features(
-                loader,
-                encode_images(
-                    trainer,
-                    task,
-                    loader,
-                    views=views,
-                    dtype=self.dtype,
-                    folder=self.folder,
-                    name=name,
-                    progress=self.progress,
-                ),
-            )
-            for loader in loaders
+            of_features(training, self.views, "training"),
+            *(of_features(loaders, 1, "validation") for loaders in validation),
         ]
 
-    def _estimate(self, trainer: L.Trainer, task: Any, loader: DataLoader[Any]) -> None:
-        images = single_images_of(task, loader, is_kept=self.folder is not None)
-        estimate_norm(trainer, task, images, self.norm_images, folder=self.folder, progress=self.progress)
-
     def _forget(self, task: Any) -> None:
-        self._put_back()
+        self._swapped.put_back()
         if hasattr(task, "takes_features"):
             task.takes_features = False
-
-
-def _schedule(trainer: L.Trainer) -> Schedule:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
-
-
-def _frozen(trainer: L.Trainer, task: Any, is_kept: bool) -> Held | None:
-    """Returns what holds for the rest of an epoch, or for all of a new one, if that leaves the encoder as it is."""
-    schedule = _schedule(trainer)
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return None
-    if not math.isfinite(trainer.num_training_batches):
-        raise ValueError("Expected loaders of known length, for their features to be cached, but one has none")
-    batches = int(trainer.num_training_batches)
-    # of a batch whose end saved the checkpoint that a run goes on from, "completed" does not know yet
-    left = batches - trainer.fit_loop.epoch_loop.batch_progress.current.processed % batches  # type: ignore[attr-defined]
-    steps = -(-left // trainer.accumulate_grad_batches)
-    held = schedule.stretch_of(trainer.global_step, trainer.global_step + steps)
-    if held is None or held.norm != "eval":
-        return None
-    if not isinstance(schedule, Phases) and not is_kept:
-        return None  # a search for a learning rate has few steps
-    if held.start and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        return None  # what is evaluated then is another encoder, an average of this one and of what it was
-    frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: held.first])}
-    return held if all(parameter in frozen for parameter in _encoding_parameters(task.model)) else None
-
-
-def _encoding_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Returns the parameters of all but the head."""
-    return [parameter for part in model.children() if part is not model.head for parameter in part.parameters()]
-
-
-def _loops(trainer: L.Trainer) -> list[Any]:
-    """Returns the loops over training and, where there is any, validation, with their loaders made."""
-    fit, val = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
-    if trainer.enable_validation and trainer.val_dataloaders is None:
-        trainer.validating = True
-        val.setup_data()
-        trainer.training = True
-    return [fit, val] if val._combined_loader is not None else [fit]
-
-
-def _set_epoch(loader: DataLoader[Any], epoch: int) -> None:
-    for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
-        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-            set_epoch(epoch)

@@ -24,10 +24,85 @@ from ..data.whole_file import locked
 from ..encoders.backbone import evaluating
 from ..heads import split_pooling
 from ..losses.structural import at_least_float32
+from .held_encoder import encoding_parts
 from .in_turn import first_before_others, from_first
 from .single_images import SingleImages, single_images_of
 
 _IN_MEMORY = 2**30  # bytes that are not worth a file
+
+
+@dataclass
+class FeatureEncoder:
+    """Encodes the images of data sets by a task's encoder, which stays as it is meanwhile.
+
+    Attributes:
+        trainer: A trainer that fits.
+        task: Its task, with a `model.features`.
+        dtype: What to keep features in; by default as they come, in float32 at least.
+        folder: Where to keep them for other runs, or None.
+        progress: Whether to show progress bars.
+    """
+
+    trainer: L.Trainer
+    task: Any
+    dtype: torch.dtype | None
+    folder: Path | None
+    progress: bool
+
+    def encode(self, loader: DataLoader[Any], views: int, name: str) -> FeatureDataset:
+        """Encodes the images of a loader's data set, each process its share, or finds their features in the folder.
+
+        Without a folder, features are in memory while they are small and there is one process, else in a temporary
+        file.
+
+        Args:
+            loader: The loader.
+            views: How many times to augment and encode each image.
+            name: What the images are for, in the progress bar and the file's name.
+
+        Raises:
+            ValueError: If the samples of a task for pairs are not `PairedImages`, or cannot be told from others.
+            TypeError: If a sample does not begin with an image.
+            OSError: If there is no room for the features.
+        """
+        trainer = self.trainer
+        images = single_images_of(self.task, loader, is_kept=self.folder is not None)
+        encoding = _Encoding(self, images, views, name)
+        owner = None
+        if self.folder is not None:
+            key = from_first(trainer, lambda: fingerprint(self.key, images.key(), views, self.dtype))
+            features = _in_file(encoding, self.folder / f"{name}-{key}.safetensors")
+        elif trainer.world_size == 1 and _size(encoding.layout) <= _IN_MEMORY:
+            rows = FeatureRows(*encoding.layout)
+            encoding.fill(rows)
+            features = rows.features
+        else:
+            owner = tempfile.TemporaryDirectory(prefix="features-") if trainer.is_global_zero else None
+            path = Path(from_first(trainer, lambda: owner.name if owner else ""), "features.safetensors")
+            features = _in_file(encoding, path)
+        if isinstance(images.dataset, KeyedImages):
+            return FeatureDataset(features, images.dataset.without_image, owner)
+        rest = encoding.rest
+        if trainer.world_size > 1:
+            shares: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(shares, rest)
+            rest = {row: others for share in shares for row, others in share.items()}
+        return FeatureDataset(features, rest.__getitem__, owner)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns the features of a batch, on the CPU."""
+        plugin = self.trainer.precision_plugin
+        with evaluating(self.task.model), torch.no_grad(), plugin.forward_context():
+            return at_least_float32(self.task.model.features(plugin.convert_input(images.to(self.task.device)))).cpu()
+
+    @cached_property
+    def key(self) -> str:
+        """A text that changes with what features are made by: the encoder, and the pooling of the head."""
+        model = self.task.model
+        precision = self.trainer.precision_plugin.precision, torch.get_float32_matmul_precision()
+        return fingerprint(
+            type(model), encoding_parts(model), split_pooling(model.head)[0], precision, self.task.device.type
+        )
 
 
 @dataclass
@@ -38,124 +113,46 @@ class _Encoding:
         rest: What follows each image, by its index, where the data set does not know it without reading the image.
     """
 
-    trainer: L.Trainer
-    task: Any
+    encoder: FeatureEncoder
     images: SingleImages
     views: int
-    dtype: torch.dtype | None
     name: str
-    progress: bool
     rest: dict[int, tuple[Any, ...]] = field(default_factory=dict)
 
     @cached_property
     def layout(self) -> tuple[tuple[int, ...], torch.dtype]:
         """The shape of all features and their type, as one image shows them."""
         one, _ = next(self.images.batches(torch.zeros(1, dtype=torch.long)))
-        like = self.encoded(one)[0]
-        return (self.views, len(self.images), *like.shape), self.dtype or like.dtype
+        like = self.encoder.features(one)[0]
+        return (self.views, len(self.images), *like.shape), self.encoder.dtype or like.dtype
 
     def fill(self, rows: FeatureRows) -> None:
         """Writes this process's share of the rows that are missing."""
-        share = torch.arange(self.trainer.global_rank, len(self.images), self.trainer.world_size)
+        trainer = self.encoder.trainer
+        share = torch.arange(trainer.global_rank, len(self.images), trainer.world_size)
         missing = [share[~rows.written[view, share]] for view in range(self.views)]
         bar = tqdm(
             desc=f"encoding {self.name} images",
             total=sum(map(len, missing)),
             unit="image",
-            disable=not (self.progress and self.trainer.is_global_zero),
+            disable=not (self.encoder.progress and trainer.is_global_zero),
         )
         with bar, _flushing(rows):
             for view, todo in enumerate(missing):
                 done = 0
                 for batch, rest in self.images.batches(todo, view):
                     part = todo[done : done + len(batch)]
-                    rows.write(view, part, self.encoded(batch))
+                    rows.write(view, part, self.encoder.features(batch))
                     if not isinstance(self.images.dataset, KeyedImages):
                         # copies, as what comes from a worker holds a file each
                         self.rest.update(zip(part.tolist(), copy.deepcopy(rest), strict=True))
                     done += len(batch)
                     bar.update(len(batch))
 
-    def encoded(self, batch: Tensor) -> Tensor:
-        """Returns the features of a batch, on the CPU."""
-        plugin = self.trainer.precision_plugin
-        with evaluating(self.task.model), torch.no_grad(), plugin.forward_context():
-            return at_least_float32(self.task.model.features(plugin.convert_input(batch.to(self.task.device)))).cpu()
-
-    def key(self) -> str:
-        """Returns a text that changes with the features: by the images, the encoder and the pooling of the head."""
-        model = self.task.model
-        parts = [part for part in model.children() if part is not model.head]
-        precision = self.trainer.precision_plugin.precision, torch.get_float32_matmul_precision()
-        return fingerprint(
-            self.images.key(),
-            type(model),
-            parts,
-            split_pooling(model.head)[0],
-            precision,
-            self.task.device.type,
-            self.views,
-            self.dtype,
-        )
-
-
-def encode_images(
-    trainer: L.Trainer,
-    task: Any,
-    loader: DataLoader[Any],
-    *,
-    views: int,
-    dtype: torch.dtype | None,
-    folder: Path | None,
-    name: str,
-    progress: bool,
-) -> FeatureDataset:
-    """Encodes the images of a loader's data set, each process its share, or finds their features in a folder.
-
-    Without a folder, features are in memory while they are small and there is one process, else in a temporary file.
-
-    Args:
-        trainer: A trainer that fits.
-        task: Its task, with a `model.features`.
-        loader: The loader.
-        views: How many times to augment and encode each image.
-        dtype: What to keep features in; by default as they come, in float32 at least.
-        folder: Where to keep them for other runs.
-        name: What the images are for, in the progress bar.
-        progress: Whether to show one.
-
-    Raises:
-        ValueError: If the samples of a task for pairs are not `PairedImages`, or cannot be told from others.
-        TypeError: If a sample does not begin with an image.
-        OSError: If there is no room for the features.
-    """
-    images = single_images_of(task, loader, is_kept=folder is not None)
-    encoding = _Encoding(trainer, task, images, views, dtype, name, progress)
-    owner = None
-    if folder is not None:
-        key = from_first(trainer, encoding.key)
-        features = _in_file(encoding, folder / f"{name}-{key}.safetensors")
-    elif trainer.world_size == 1 and _size(encoding.layout) <= _IN_MEMORY:
-        rows = FeatureRows(*encoding.layout)
-        encoding.fill(rows)
-        features = rows.features
-    else:
-        owner = tempfile.TemporaryDirectory(prefix="features-") if trainer.is_global_zero else None
-        path = Path(from_first(trainer, lambda: owner.name if owner else ""), "features.safetensors")
-        features = _in_file(encoding, path)
-    if isinstance(images.dataset, KeyedImages):
-        return FeatureDataset(features, images.dataset.without_image, owner)
-    rest = encoding.rest
-    if trainer.world_size > 1:
-        shares: list[Any] = [None] * trainer.world_size
-        dist.all_gather_object(shares, rest)
-        rest = {row: others for share in shares for row, others in share.items()}
-    return FeatureDataset(features, rest.__getitem__, owner)
-
 
 def _in_file(encoding: _Encoding, path: Path) -> Tensor:
     """Returns the features in a file, which all processes fill first where it is not whole."""
-    trainer = encoding.trainer
+    trainer = encoding.encoder.trainer
     if not from_first(trainer, path.exists):
         with ExitStack() as held:
             from_first(trainer, lambda: held.enter_context(locked(path)))

@@ -17,7 +17,7 @@ from ..freezing import NOTES
 
 # what a module has beside what it was built from: hooks, modes, what is frozen and what is compiled
 _PASSING = {*vars(nn.Module()), *NOTES, "_compiled_call_impl"} - {"_parameters", "_buffers", "_modules"}
-_VERSIONS = [f"{name} {version(name)}" for name in ("pillow", "timm", "torch", "torchvision")]
+_LIBRARIES = "pillow", "timm", "torch", "torchvision"
 
 
 def fingerprint(*things: object) -> str:
@@ -34,7 +34,7 @@ def fingerprint(*things: object) -> str:
     True
     """
     digest = _Digest()
-    digest.write(" ".join(_VERSIONS).encode())
+    digest.write(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
     hasher = _Hasher(digest, pickle.HIGHEST_PROTOCOL)
     hasher.fast = True  # equal strings count alike, whether they are one object or two
     try:

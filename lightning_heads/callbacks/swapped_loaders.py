@@ -1,0 +1,55 @@
+"""Other loaders in the place of a trainer's own, for a while."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
+from torch.utils.data import DataLoader
+
+
+class SwappedLoaders:
+    """Loaders of a trainer that fits, taken out while others stand in for them."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[Any, list[DataLoader[Any]]]] = []  # loops and their own loaders
+
+    def swap(self, trainer: L.Trainer, others: list[list[DataLoader[Any]]]) -> None:
+        """Puts others in the place of the loaders, in the order of `loaders_of`."""
+        self._taken = [(loop, [*loop._combined_loader.flattened]) for loop in _loops(trainer)]
+        for (loop, own), stand_ins in zip(self._taken, others, strict=True):
+            for loader in own:
+                _shutdown_workers_and_reset_iterator(loader)
+            loop._combined_loader.flattened = stand_ins
+
+    def put_back(self) -> None:
+        """Puts the trainer's own loaders back, if others stand in for them."""
+        for loop, own in self._taken:
+            if loop._combined_loader is not None:
+                loop._combined_loader.flattened = own
+        self._taken = []
+
+
+def loaders_of(trainer: L.Trainer) -> list[list[DataLoader[Any]]]:
+    """Returns the loaders of training and, where there is any, of validation, made if they were not."""
+    return [[*loop._combined_loader.flattened] for loop in _loops(trainer)]
+
+
+def begin_again(trainer: L.Trainer) -> None:
+    """Has an epoch that began with other loaders begin with those of now."""
+    for loader in (loader for loaders in loaders_of(trainer) for loader in loaders):
+        for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+            if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+                set_epoch(trainer.current_epoch)
+    fetcher = trainer.fit_loop._data_fetcher
+    if fetcher is not None:
+        fetcher.setup(trainer.fit_loop._combined_loader)  # type: ignore[arg-type]
+        iter(fetcher)
+
+
+def _loops(trainer: L.Trainer) -> list[Any]:
+    fit, val = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
+    if trainer.enable_validation and trainer.val_dataloaders is None:
+        trainer.validating = True
+        val.setup_data()
+        trainer.training = True
+    return [fit, val] if val._combined_loader is not None else [fit]

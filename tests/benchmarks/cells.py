@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import lightning_heads as lh
@@ -36,6 +37,7 @@ from solar_cells import ENCODER, prepare_table, prepare_weights
 FOLDER = Path("demo/solar_cells_benchmark")
 WEIGHTS = FOLDER / f"{ENCODER}.safetensors"
 WORKERS = 2
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TARGET = 0.86  # of the validation accuracy
 
 
@@ -156,7 +158,7 @@ def fastai_loaders(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         bs=options.batch_size,
         val_bs=options.batch_size,
         num_workers=WORKERS,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=DEVICE,
     )
     return loaders, config
 
@@ -200,28 +202,57 @@ def fastais(
     return clock.result()
 
 
-def bare_loop(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains our model on our loader's batches by a loop of plain PyTorch."""
-    torch.manual_seed(options.seed)
-    data, clock = our_data(options), Clock()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = lh.ImageModel(ENCODER, 2, weights=WEIGHTS).to(device)
-    optimizer = torch.optim.AdamW(lh.optimizer_groups(model), lr=1e-3, betas=(0.9, 0.99), eps=1e-5)
-    loader = data.train_dataloader()
+def epoch_of(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Any,
+    after_step: Callable[[Tensor, Tensor, Tensor], object] = lambda *_: None,
+) -> dict[str, Any]:
+    """Trains for an epoch by a loop of plain PyTorch."""
+    clock = Clock()
     start = time.perf_counter()
     for images, target in loader:
-        loss = nn.functional.cross_entropy(model(images.to(device)), target.to(device))
+        images, target = images.to(DEVICE), target.to(DEVICE)
+        output = model(images)
+        loss = nn.functional.cross_entropy(output, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        after_step(output, target, loss)
     clock.epochs.append(time.perf_counter() - start)
     return clock.result()
 
 
-def frozen_epochs(options: argparse.Namespace) -> dict[str, Any]:
-    phases = lh.Phases([lh.Phase(options.epochs, train_from=-1, norm="eval", lr=1e-3)])
-    cache = lh.FeatureCache(progress=False)
-    return ours(options, [phases, cache], options.epochs, augment=False)
+def bare_loop(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains our model on our loader's batches."""
+    torch.manual_seed(options.seed)
+    model = lh.ImageModel(ENCODER, 2, weights=WEIGHTS).to(DEVICE)
+    optimizer = torch.optim.AdamW(lh.optimizer_groups(model), lr=1e-3, betas=(0.9, 0.99), eps=1e-5)
+    return epoch_of(model, optimizer, our_data(options).train_dataloader())
+
+
+def torchvision_loop(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains timm's model as torchvision's reference script does: its loader, optimiser and scores of each step."""
+    torch.manual_seed(options.seed)
+    model = timm.create_model(ENCODER, num_classes=2)
+    weights = {name: value for name, value in load_file(WEIGHTS).items() if not name.startswith("classifier")}
+    model.load_state_dict(weights, strict=False)
+    model.to(DEVICE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    scores: list[tuple[float, float]] = []
+
+    def score(output: Tensor, target: Tensor, loss: Tensor) -> None:
+        scores.append((loss.item(), (output.argmax(1) == target).float().mean().item()))
+
+    return epoch_of(model, optimizer, torchvision_loader(options), score)
+
+
+def frozen_epochs(options: argparse.Namespace, views: int | None = None) -> dict[str, Any]:
+    """Trains the head, on images as they are, or on so many augmented views of each, or anew in each epoch with 0."""
+    callbacks: list[L.Callback] = [lh.Phases([lh.Phase(options.epochs, train_from=-1, norm="eval", lr=1e-3)])]
+    if views != 0:
+        callbacks.append(lh.FeatureCache(views=views or 1, progress=False))
+    return ours(options, callbacks, options.epochs, augment=views is not None)
 
 
 def fastai_frozen_epochs(options: argparse.Namespace) -> dict[str, Any]:
@@ -250,10 +281,10 @@ def fastai_accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
     return fastais(options, lambda learner: learner.fine_tune(5, 2e-3), target=TARGET)
 
 
-def fastai_unfrozen_accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
+def fastai_unfrozen_accuracy_run(options: argparse.Namespace, epochs: int) -> dict[str, Any]:
     def fit(learner: Any) -> None:
         learner.unfreeze()
-        learner.fit_one_cycle(6, 2e-3)
+        learner.fit_one_cycle(epochs, 2e-3)
 
     return fastais(options, fit, target=TARGET)
 
@@ -277,7 +308,7 @@ def fastai_loading(options: argparse.Namespace) -> dict[str, Any]:
     return images_a_second(fastai_loaders(options)[0].train)
 
 
-def torchvision_loading(options: argparse.Namespace) -> dict[str, Any]:
+def torchvision_loader(options: argparse.Namespace) -> Any:
     """The loader of torchvision's reference script, with these changes: decoded by Pillow, changed one by one."""
     change = v2.Compose(
         [
@@ -300,22 +331,27 @@ def torchvision_loading(options: argparse.Namespace) -> dict[str, Any]:
             with Image.open(samples.paths[index]) as file:
                 return change(file.convert("RGB")), samples.targets[index]
 
-    return images_a_second(
-        torch.utils.data.DataLoader(
-            Images(), options.batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True
-        )
+    return torch.utils.data.DataLoader(
+        Images(), options.batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True
     )
+
+
+def torchvision_loading(options: argparse.Namespace) -> dict[str, Any]:
+    return images_a_second(torchvision_loader(options))
 
 
 RUNS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "ours-frozen": frozen_epochs,
+    "ours-4-views": partial(frozen_epochs, views=4),
+    "ours-live": partial(frozen_epochs, views=0),
     "fastai-frozen": fastai_frozen_epochs,
     "ours-fine-tune": fine_tune_epoch,
     "fastai-fine-tune": fastai_fine_tune_epoch,
     "bare-fine-tune": bare_loop,
+    "torchvision-fine-tune": torchvision_loop,
     "ours-accuracy": accuracy_run,
     "fastai-accuracy": fastai_accuracy_run,
-    "fastai-unfrozen-accuracy": fastai_unfrozen_accuracy_run,
+    **{f"fastai-{n}-unfrozen-accuracy": partial(fastai_unfrozen_accuracy_run, epochs=n) for n in (3, 4, 6)},
     "ours-loading": loading,
     "fastai-loading": fastai_loading,
     "torchvision-loading": torchvision_loading,

@@ -4,170 +4,24 @@
 >>> task = lh.ImageClassifier("resnet18", num_classes=37, pretrained=False, lr=(1e-5, 1e-3))
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from .callbacks import (
-    EMA,
-    ConfusionMatrixPlot,
-    ExactResume,
-    FeatureCache,
-    FineTune,
-    GradualUnfreeze,
-    ImageWriter,
-    MaskPlot,
-    MaskWriter,
-    MixUpCutMix,
-    OneCycle,
-    Phase,
-    Phases,
-    Plateau,
-    PredictionWriter,
-    RestorationPlot,
-    WorstPredictionsPlot,
-    plot_schedule,
-)
-from .data import (
-    AugTransforms,
-    Crappify,
-    Degradation,
-    Downscale,
-    EmbeddingIndex,
-    Grey,
-    ImageData,
-    ImageFolderData,
-    ImageReadError,
-    ImageTableData,
-    MaskData,
-    MaskFolderData,
-    MaskReadError,
-    MaskTableData,
-    Noise,
-    PairData,
-    PairFolderData,
-    PairTableData,
-    RestorationData,
-    SeededLoader,
-    mask_values,
-    verify_images,
-)
-from .encoders import Encoder, EncoderMeta, create_body, model_meta
-from .freezing import freeze, freeze_to, unfreeze
-from .heads import create_dense_head, create_head
-from .layers import AdaptiveConcatPool2d
-from .losses import (
-    ContrastiveLoss,
-    CrossEntropyLoss,
-    DiceLoss,
-    FeatureLoss,
-    FocalLoss,
-    NTXentLoss,
-    SSIMLoss,
-    StyleLoss,
-    TripletLoss,
-    TverskyLoss,
-)
-from .lr_curve import LRCurve
-from .lr_find import lr_find
-from .models import DenseModel, DynamicUnet, ImageModel, SiameseModel, load_fastai_unet
-from .params import optimizer_groups, param_groups
-from .schedules import Constant, Cycle, FlatCosine, Restarts, Shape
-from .search import LookAlikes, draw_look_alikes, embed, look_alikes
-from .tasks import (
-    ImageClassifier,
-    ImageEmbedder,
-    ImageRegressor,
-    ImageRestorer,
-    ImageSegmenter,
-    PairClassifier,
-    TestTimeAugmentation,
-    TransferModule,
-)
+if TYPE_CHECKING:
+    from .public import *  # noqa: F403
+    from .public import __all__ as __all__
+else:
 
-__all__ = [
-    "EMA",
-    "AdaptiveConcatPool2d",
-    "AugTransforms",
-    "ConfusionMatrixPlot",
-    "Constant",
-    "ContrastiveLoss",
-    "Crappify",
-    "CrossEntropyLoss",
-    "Cycle",
-    "Degradation",
-    "DenseModel",
-    "DiceLoss",
-    "Downscale",
-    "DynamicUnet",
-    "EmbeddingIndex",
-    "Encoder",
-    "EncoderMeta",
-    "ExactResume",
-    "FeatureCache",
-    "FeatureLoss",
-    "FineTune",
-    "FlatCosine",
-    "FocalLoss",
-    "GradualUnfreeze",
-    "Grey",
-    "ImageClassifier",
-    "ImageData",
-    "ImageEmbedder",
-    "ImageFolderData",
-    "ImageModel",
-    "ImageReadError",
-    "ImageRegressor",
-    "ImageRestorer",
-    "ImageSegmenter",
-    "ImageTableData",
-    "ImageWriter",
-    "LRCurve",
-    "LookAlikes",
-    "MaskData",
-    "MaskFolderData",
-    "MaskPlot",
-    "MaskReadError",
-    "MaskTableData",
-    "MaskWriter",
-    "MixUpCutMix",
-    "NTXentLoss",
-    "Noise",
-    "OneCycle",
-    "PairClassifier",
-    "PairData",
-    "PairFolderData",
-    "PairTableData",
-    "Phase",
-    "Phases",
-    "Plateau",
-    "PredictionWriter",
-    "Restarts",
-    "RestorationData",
-    "RestorationPlot",
-    "SSIMLoss",
-    "SeededLoader",
-    "Shape",
-    "SiameseModel",
-    "StyleLoss",
-    "TestTimeAugmentation",
-    "TransferModule",
-    "TripletLoss",
-    "TverskyLoss",
-    "WorstPredictionsPlot",
-    "create_body",
-    "create_dense_head",
-    "create_head",
-    "draw_look_alikes",
-    "embed",
-    "freeze",
-    "freeze_to",
-    "load_fastai_unet",
-    "look_alikes",
-    "lr_find",
-    "mask_values",
-    "model_meta",
-    "optimizer_groups",
-    "param_groups",
-    "plot_schedule",
-    "unfreeze",
-    "verify_images",
-]
+    def __getattr__(name: str) -> Any:
+        """Loads all public names with the first that is asked for, as torch and Lightning take seconds to load."""
+        if name == "__all__" or not name.startswith("__"):
+            public = import_module(".public", __name__)
+            globals().update({each: getattr(public, each) for each in ["__all__", *public.__all__]})
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -46,7 +46,7 @@ class _Trainer(Trainer):
             train_from: First parameter group that trains; by default as in the first phase of the schedule.
             norm: What normalisation layers of the frozen groups do, where `train_from` is given.
         """
-        from .lr_find import lr_find
+        from .lr_search import lr_find
 
         curve = lr_find(
             self,

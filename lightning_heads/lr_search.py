@@ -146,6 +146,8 @@ class _Held:
 class _Ladder(L.Callback):
     """Raises the learning rate before every optimiser step and notes the loss after it."""
 
+    can_end_early = False  # for `FeatureCache`, as is `stretch_of`
+
     def __init__(
         self,
         min_lr: float,
@@ -165,10 +167,8 @@ class _Ladder(L.Callback):
         self._steps = 0
         self._held: _Held | None = None
 
-    can_end_early = False
-
     def stretch_of(self, start: int, stop: int) -> "_Held | None":
-        """Returns what is held throughout, for `FeatureCache`."""
+        """Returns what is held throughout."""
         return self._held
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

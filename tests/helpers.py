@@ -129,7 +129,7 @@ def run_processes(
 def _context() -> ForkServerContext:
     context = get_context("forkserver")
     # imported once, in the process that the others are forked from
-    context.set_forkserver_preload(["lightning.pytorch", "lightning_heads", "tests.helpers"])
+    context.set_forkserver_preload(["lightning.pytorch", "lightning_heads.public", "tests.helpers"])
     return context
 
 

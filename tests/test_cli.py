@@ -1,4 +1,5 @@
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lightning_heads.__main__ import COMMANDS
 from lightning_heads.cli import main
 
 CONFIGS = sorted((Path(__file__).parent / "conf").rglob("*.yaml"))
@@ -118,11 +120,28 @@ def test_num_classes_that_contradicts_the_data_is_refused(project: Path) -> None
         main(["fit", "--config", str(CONFIGS[0]), *QUIET, "--model.init_args.num_classes=5"])
 
 
-def test_module_runs_as_a_command() -> None:
-    command = [sys.executable, "-m", "lightning_heads", "--help"]
+def test_the_module_runs_as_a_command() -> None:
+    command = [sys.executable, "-m", "lightning_heads", "validate", "--help"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    for name in ("fit", "validate", "test", "predict"):
-        assert name in shown
+    assert "--ckpt_path" in shown
+
+
+def test_help_comes_at_once() -> None:
+    script = (
+        "import sys; from lightning_heads.__main__ import run; sys.argv[1:] = ['--help']; run(); "
+        "assert not {'torch', 'lightning', 'timm'} & {*sys.modules}"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    for name in COMMANDS:
+        assert f"  {name} " in shown
+
+
+def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    named = re.search("{([a-z,-]+)}", capsys.readouterr().out)
+    assert named is not None
+    assert {*COMMANDS} == {*named[1].split(","), "embed", "nearest"}
 
 
 @pytest.mark.parametrize("shape", ["FlatCosine", "Restarts", "Constant", "Cycle"])

@@ -23,7 +23,7 @@ from torchmetrics.regression import MeanSquaredError
 import lightning_heads as lh
 from lightning_heads.callbacks import FineTune
 from lightning_heads.cli import main
-from lightning_heads.lr_find import lr_find
+from lightning_heads.lr_search import lr_find
 
 CONF = Path(__file__).parent / "conf"
 GENERATOR = torch.Generator().manual_seed(0)

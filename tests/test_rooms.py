@@ -22,7 +22,7 @@ ORDER = [
         "losses",
         "models",
     ),
-    *("data", "callbacks", "restoring", "lr_find", "tasks", "search", "cli"),
+    *("data", "callbacks", "restoring", "lr_search", "tasks", "search", "cli"),
 ]
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT or path.stem in ORDER]
 

@@ -62,7 +62,7 @@ def _estimated(
     trainer: L.Trainer, encoder: nn.Module, images: SingleImages, count: int, progress: bool
 ) -> dict[str, Tensor]:
     """Returns the estimated statistics by the names of the buffers."""
-    encoder = copy.deepcopy(encoder).eval()
+    encoder = copy.deepcopy(encoder).eval()  # torch's `update_bn` would have dropout on
     norms = _norms(encoder)
     for module in norms.values():
         module.reset_running_stats()

@@ -9,7 +9,7 @@ import sys
 import time
 
 BASE = ["-c", "import lightning, timm"]
-OURS = ["-c", "import lightning, timm, lightning_heads"]
+OURS = ["-c", "import lightning, timm, lightning_heads as lh; lh.ImageClassifier"]
 HELP = ["-m", "lightning_heads", "--help"]
 ROUNDS = 7
 

@@ -7,6 +7,7 @@ probability of a defect is above 0.5, and a quarter of the cells, stratified by 
 
 import argparse
 import csv
+import time
 from pathlib import Path
 
 import safetensors.torch
@@ -17,6 +18,15 @@ from lightning_heads.cli import main as run_cli
 
 FOLDER = Path("demo/solar_cells")
 ENCODER = "tf_efficientnet_lite0"
+
+# a first answer in the time of an epoch or two, as the encoder sees each image twice in all
+HEAD_ALONE = (
+    "--trainer.max_epochs=20",
+    """--trainer.callbacks=[
+        {class_path: Phases, init_args: {phases: [{class_path: Phase, init_args: {train_from: -1, norm: eval}}]}},
+        {class_path: FeatureCache, init_args: {views: 2}}
+    ]""",
+)
 
 
 def prepare_table(folder: Path) -> None:
@@ -43,8 +53,15 @@ def prepare_weights(folder: Path) -> None:
     safetensors.torch.save_file(weights, folder / f"{ENCODER}.safetensors")
 
 
+def train(config: str, seed: int, *changes: str) -> float:
+    """Trains by a yaml with some changes, and returns the accuracy on the test cells."""
+    given = ["--seed_everything", str(seed), "--data.init_args.seed", str(seed)]
+    cli = run_cli(["fit", "--config", config, *given, *changes])
+    return float(cli.trainer.test(cli.model, cli.datamodule, verbose=False)[0]["test_accuracy"])
+
+
 def main() -> None:
-    """Trains by the yaml, tests, and prints the accuracy."""
+    """Trains by the yaml, first the head alone, and prints the accuracies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default=str(Path(__file__).with_suffix(".yaml")), help="recipe")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the order")
@@ -53,11 +70,12 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     prepare_table(FOLDER)
     prepare_weights(FOLDER)
-    seed = str(options.seed)
-    cli = run_cli(["fit", "--config", options.config, "--seed_everything", seed, "--data.init_args.seed", seed])
-    results = cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+    start = time.perf_counter()
+    accuracy = train(options.config, options.seed, *HEAD_ALONE)
+    print(f"the head alone: test accuracy {accuracy:.3f} after {time.perf_counter() - start:.0f} seconds")
+    accuracy = train(options.config, options.seed)
     print(f"The confusion matrix, the worst predictions and all predictions are in {FOLDER.resolve()}")
-    print(f"test accuracy {results[0]['test_accuracy']:.3f} (published CNN 0.884)")
+    print(f"test accuracy {accuracy:.3f} (published CNN 0.884)")
 
 
 if __name__ == "__main__":

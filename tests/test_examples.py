@@ -2,9 +2,11 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 
+import lightning_heads as lh
 from lightning_heads.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -26,6 +28,15 @@ TINY = [
 PREPARATIONS = ("prepare_table", "write_photographs", "prepare_weights")
 
 
+def _prepared(config: Path) -> ModuleType:
+    """Returns a config's script, with what it writes before it trains."""
+    script: ModuleType = importlib.import_module(config.stem.removesuffix("_best"))
+    script.FOLDER.mkdir(parents=True)
+    for name in PREPARATIONS:
+        getattr(script, name, lambda _: None)(script.FOLDER)
+    return script
+
+
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder to run in, from which the scripts find one another."""
@@ -36,10 +47,6 @@ def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _script(config: Path) -> ModuleType:
-    return importlib.import_module(config.stem.removesuffix("_best"))
-
-
 def test_there_are_examples() -> None:
     assert len(CONFIGS) >= 5
     assert len(SCRIPTS) >= 6
@@ -48,13 +55,22 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_fits(examples: Path, class_folder: Path, config: Path) -> None:
     """The photographs of `class_folder` are what a config finds that has a path put in by its script."""
-    script = _script(config)
-    script.FOLDER.mkdir(parents=True)
-    for name in PREPARATIONS:
-        getattr(script, name, lambda _: None)(script.FOLDER)
+    _prepared(config)
     cli = main(["fit", "--config", str(config), *TINY])
     assert cli.trainer.state.finished
     assert cli.trainer.global_step == 1
+
+
+def test_the_head_alone_trains_on_features(examples: Path) -> None:
+    config = EXAMPLES / "solar_cells.yaml"
+    script = _prepared(config)
+    table = script.FOLDER / "cells.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:40]))
+    with patch.object(lh.Encoder, "forward", autospec=True, side_effect=lh.Encoder.forward) as encoder:
+        cli = main(["fit", "--config", str(config), *script.HEAD_ALONE, *TINY, "--trainer.max_epochs=3"])
+    assert cli.trainer.global_step == 3
+    images = sum(len(call.args[1]) for call in encoder.call_args_list)
+    assert images == 2 * len(cli.datamodule.samples["train"].paths) + 1  # two views, and one image to see the shape
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

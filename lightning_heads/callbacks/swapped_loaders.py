@@ -6,24 +6,31 @@ import lightning as L
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from torch.utils.data import DataLoader
 
+from ..data.loader import SeededLoader
+
 
 class SwappedLoaders:
     """Loaders of a trainer that fits, taken out while others stand in for them."""
 
     def __init__(self) -> None:
-        self._taken: list[tuple[Any, list[DataLoader[Any]]]] = []  # loops and their own loaders
+        # loops, their own loaders and those that stand in for them
+        self._taken: list[tuple[Any, list[DataLoader[Any]], list[DataLoader[Any]]]] = []
 
     def swap(self, trainer: L.Trainer, others: list[list[DataLoader[Any]]]) -> None:
         """Puts others in the place of the loaders, in the order of `loaders_of`."""
-        self._taken = [(loop, [*loop._combined_loader.flattened]) for loop in _loops(trainer)]
-        for (loop, own), stand_ins in zip(self._taken, others, strict=True):
+        for loop, stand_ins in zip(_loops(trainer), others, strict=True):
+            own = [*loop._combined_loader.flattened]
             for loader in own:
                 _shutdown_workers_and_reset_iterator(loader)
             loop._combined_loader.flattened = stand_ins
+            self._taken.append((loop, own, stand_ins))
 
     def put_back(self) -> None:
-        """Puts the trainer's own loaders back, if others stand in for them."""
-        for loop, own in self._taken:
+        """Puts the trainer's own loaders back, where others stand in for them, at the place that those have reached."""
+        for loop, own, stand_ins in self._taken:
+            for loader, stand_in in zip(own, stand_ins, strict=True):
+                if isinstance(loader, SeededLoader) and isinstance(stand_in, SeededLoader):
+                    loader.stand_where(stand_in)  # a checkpoint may be saved yet
             if loop._combined_loader is not None:
                 loop._combined_loader.flattened = own
         self._taken = []

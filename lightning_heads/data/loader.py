@@ -96,9 +96,13 @@ class SeededLoader(DataLoader[Any]):
             collate_fn=self.collate_fn,
             pin_memory=self.pin_memory,
         )
-        other.sampler.set_epoch(sampler.epoch)
-        other._batches, other._resumed = self._batches, self._resumed
+        other.stand_where(self)
         return other
+
+    def stand_where(self, other: "SeededLoader") -> None:
+        """Takes the place of another loader of as many samples: its epoch, and the batches of it that are done."""
+        self.sampler.set_epoch(other.sampler.epoch)
+        self._batches, self._resumed = other._batches, other._resumed
 
     @property
     def samples(self) -> Dataset[Any]:

@@ -260,6 +260,36 @@ def test_a_resumed_run_ends_alike(step: int, norm_images: int, photos: Path, tmp
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_checkpoint_that_an_exception_left_is_exact(step: int, photos: Path, tmp_path: Path) -> None:
+    class Fail(lh.ImageClassifier):
+        fails = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if self.fails and self.trainer.global_step == step:
+                raise RuntimeError("out of memory")
+            return super().training_step(batch, batch_idx)
+
+    class Save(L.Callback):
+        def on_exception(self, trainer: L.Trainer, *args: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    def run(fails: bool, path: Path | None = None) -> lh.TransferModule:
+        L.seed_everything(1, verbose=False)
+        task = Fail("test_resnet", 2, pretrained=False, lr=1e-2)
+        task.fails = fails
+        data = lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0)
+        callbacks = [_phases(), lh.FeatureCache(views=2, progress=False), Save()]
+        trainer_for(tmp_path, callbacks, FROZEN + 1).fit(task, data, ckpt_path=path, weights_only=True)
+        return task
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(True)
+    resumed, whole = run(False, tmp_path / "stopped.ckpt"), run(False)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
 class _Save(L.Callback):
     def __init__(self, step: int, path: Path) -> None:
         self.step, self.path = step, path

@@ -4,7 +4,7 @@ import copy
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..encoders.backbone import evaluating
 from ..heads import split_pooling
 from ..losses.structural import at_least_float32
 from .held_encoder import encoding_parts
-from .in_turn import first_before_others, from_first
+from .in_turn import all_or_none, first_before_others, from_first
 from .single_images import SingleImages, single_images_of
 
 _IN_MEMORY = 2**30  # bytes that are not worth a file
@@ -154,12 +154,10 @@ def _in_file(encoding: _Encoding, path: Path) -> Tensor:
     """Returns the features in a file, which all processes fill first where it is not whole."""
     trainer = encoding.encoder.trainer
     if not from_first(trainer, path.exists):
-        with ExitStack() as held:
-            from_first(trainer, lambda: held.enter_context(locked(path)))
+        with locked(path, lambda acquire: from_first(trainer, acquire)):
             if not from_first(trainer, path.exists):  # another run may have made it meanwhile
                 rows = first_before_others(trainer, lambda: FeatureFile(path, *encoding.layout))
-                encoding.fill(rows)
-                trainer.strategy.barrier()
+                all_or_none(trainer, lambda: encoding.fill(rows))
                 from_first(trainer, rows.finish)
     return load_features(path)
 

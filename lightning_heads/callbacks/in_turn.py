@@ -1,4 +1,4 @@
-"""What the first of several processes does for all."""
+"""What several processes do in turn, or together."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,3 +27,23 @@ def first_before_others(trainer: L.Trainer, make: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return made[0] if made else make()
+
+
+def all_or_none(trainer: L.Trainer, make: Callable[[], T]) -> T:
+    """Calls something in all processes at once; if it fails in one, it does in all.
+
+    Raises:
+        RuntimeError: If it failed in another process.
+    """
+    made: list[T] = []
+    error: Exception | None = None
+    try:
+        made = [make()]
+    except Exception as found:  # whatever it is, the others must not wait
+        error = found
+    failed = trainer.strategy.reduce_boolean_decision(error is not None, all=False)
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError("Expected all processes to do their share, but another one failed; see its error")
+    return made[0]

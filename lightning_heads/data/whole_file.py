@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
+
+_ASK_EVERY = 0.5  # seconds
 
 
 def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -23,15 +26,28 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, st
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock, so that no other run makes the same file meanwhile; makes the folders that it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def locked(path: Path, together: Callable[[Callable[[], bool]], bool] = lambda acquire: acquire()) -> Iterator[None]:
+    """Holds a lock, so that no other run makes the same file meanwhile; makes the folders that it needs.
+
+    Args:
+        path: The file.
+        together: Tries to acquire the lock in the first of several processes, and tells all whether it did. Processes
+            that wait ask again and again, as none waits in a collective for longer than the process group allows.
+    """
     lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+
+    def acquire() -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    if not together(acquire):
         logging.getLogger(__name__).info("Waiting for another run that makes %s", path)
-        lock.acquire()
+        while not together(acquire):
+            time.sleep(_ASK_EVERY)
     try:
         yield
     finally:

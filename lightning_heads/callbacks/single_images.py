@@ -1,7 +1,7 @@
 """The single images that a loader's samples are made of."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.features import KeyedImages, collate_with_rest, dataset_of, single_images
 from ..data.loader import SeededLoader, seeded_rows
 
+_READING = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
+
 
 @dataclass(frozen=True)
 class SingleImages:
@@ -18,8 +20,8 @@ class SingleImages:
 
     dataset: Dataset[Any]
     batch_size: int
-    num_workers: int
     seed: int
+    settings: dict[str, Any] = field(default_factory=dict)  # of the loader that reads them
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -32,8 +34,8 @@ class SingleImages:
                 rows.tolist(),
                 hash((self.seed, view)) % 2**62,
                 self.batch_size,
-                num_workers=self.num_workers,
                 collate_fn=collate_with_rest,
+                **self.settings,
             )
         )
 
@@ -70,4 +72,5 @@ def single_images_of(task: Any, loader: DataLoader[Any], is_kept: bool) -> Singl
             f"{type(dataset).__name__}"
         )
     seed = loader.sampler.seed if isinstance(loader, SeededLoader) else torch.initial_seed()
-    return SingleImages(images, loader.batch_size or 64, loader.num_workers, 0 if is_kept else seed)
+    settings = {name: getattr(loader, name) for name in _READING}
+    return SingleImages(images, loader.batch_size or 64, 0 if is_kept else seed, settings)

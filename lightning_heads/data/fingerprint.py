@@ -5,27 +5,30 @@ import inspect
 import os
 import pickle
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+import PIL
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from ..freezing import NOTES
 
 # what a module has beside what it was built from: hooks, modes, what is frozen and what is compiled
 _PASSING = {*vars(nn.Module()), *NOTES, "_compiled_call_impl"} - {"_parameters", "_buffers", "_modules"}
-_LIBRARIES = "pillow", "timm", "torch", "torchvision"
+_ROOMS = "data", "encoders", "heads.py", "layers", "models"  # of this package, where images and features are made
 
 
 def fingerprint(*things: object) -> str:
     """Returns 32 hexadecimal digits that change with anything that the things are made of.
 
     Tensors count by their values, modules by their classes, attributes, parameters and buffers, whether they train or
-    not; of classes and functions the source code counts, but not what that calls in turn. So do the versions of the
-    libraries that images and features are made with.
+    not; of classes and functions the source code counts, but not what that calls in turn. This package's code and the
+    versions of the libraries that images and features are made with count too.
 
     Raises:
         ValueError: If something cannot be pickled, such as a lambda.
@@ -34,7 +37,7 @@ def fingerprint(*things: object) -> str:
     True
     """
     digest = _Digest()
-    digest.write(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
+    digest.write(_libraries())
     hasher = _Hasher(digest, pickle.HIGHEST_PROTOCOL)
     hasher.fast = True  # equal strings count alike, whether they are one object or two
     try:
@@ -42,6 +45,14 @@ def fingerprint(*things: object) -> str:
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"Expected what can be pickled, to tell it from others, but: {error}") from error
     return digest.hexdigest()
+
+
+@cache
+def _libraries() -> bytes:
+    versions = f"{PIL.__version__} {version('timm')} {torch.__version__} {torchvision.__version__}"
+    root = Path(__file__).parents[1]
+    files = sorted(path for room in _ROOMS for path in [root / room, *(root / room).rglob("*.py")] if path.is_file())
+    return versions.encode() + b"".join(path.read_bytes() for path in files)
 
 
 def file_stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import lightning_heads as lh
 from lightning_heads.callbacks.single_images import SingleImages
 from lightning_heads.data.dataset import ImageDataset
-from lightning_heads.data.fingerprint import file_stamps, fingerprint
+from lightning_heads.data.fingerprint import _libraries, file_stamps, fingerprint
 
 
 class OtherDataset(ImageDataset):
@@ -136,6 +137,23 @@ def test_code_that_was_typed_in_counts() -> None:
     assert prints[0] == prints[1] != prints[2] == prints[3]
 
 
+def test_libraries_and_the_code_of_this_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [fingerprint()]
+    monkeypatch.setattr(torchvision, "__version__", "0.0")
+    _libraries.cache_clear()
+    found.append(fingerprint())
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"other" if path.name == "read.py" else b"")
+    _libraries.cache_clear()
+    found.append(fingerprint())
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"")
+    _libraries.cache_clear()
+    found.append(fingerprint())
+    monkeypatch.undo()
+    _libraries.cache_clear()
+    assert len({*found}) == 4
+    assert fingerprint() == found[0]
+
+
 def test_what_is_frozen_does_not_count() -> None:
     model = lh.ImageModel("test_resnet", 2, pretrained=False)
     before = fingerprint(model.encoder)
@@ -167,7 +185,7 @@ def test_the_class_of_a_data_set_counts(make_image: Callable[..., Path]) -> None
     size = v2.Resize((8, 8))
     paths = [make_image("a.png")]
     datasets = [kind(paths, None, channels=3, size=size) for kind in (ImageDataset, ImageDataset, OtherDataset)]
-    found = [fingerprint(SingleImages(dataset, 1, 0, 0).key()) for dataset in datasets]
+    found = [fingerprint(SingleImages(dataset, 1, 0).key()) for dataset in datasets]
     assert found[0] == found[1] != found[2]
 
 

@@ -16,7 +16,7 @@ else:
 
     def __getattr__(name: str) -> Any:
         """Loads all public names with the first that is asked for, as torch and Lightning take seconds to load."""
-        if name == "__all__" or not name.startswith("__"):
+        if name == "__all__" or not name.startswith("_"):
             public = import_module(".public", __name__)
             globals().update({each: getattr(public, each) for each in ["__all__", *public.__all__]})
         if name not in globals():

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
@@ -82,7 +82,8 @@ class FeatureCache(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuses what would make features other than those that the head would see."""
-        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)) or trainer.num_nodes > 1:
+        replicates = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not replicates or isinstance(trainer.strategy, DeepSpeedStrategy) or trainer.num_nodes > 1:
             raise ValueError(
                 "Expected a single device or `ddp` on one node, for features to be cached, but got "
                 f"{type(trainer.strategy).__name__} on {trainer.num_nodes} nodes"
@@ -91,10 +92,11 @@ class FeatureCache(L.Callback):
         before = [each for each in callbacks[: callbacks.index(self)] if isinstance(each, Schedule)]
         if not before:
             raise ValueError('Expected a schedule, such as `FineTune(norm="eval")`, before `FeatureCache`')
-        if before[0].can_end_early and trainer.val_check_interval != 1.0:
+        interval = trainer.val_check_interval
+        if before[0].can_end_early and not (isinstance(interval, float) and interval == 1):  # 1 is a batch
             raise ValueError(
                 "Expected `val_check_interval` to be 1.0 beside `FeatureCache`, as a plateau may end a phase within an "
-                f"epoch, but got {trainer.val_check_interval}"
+                f"epoch, but got {interval!r}"
             )
         if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
             raise ValueError("Expected `reload_dataloaders_every_n_epochs` to be 0, as the loaders give features")
@@ -114,6 +116,12 @@ class FeatureCache(L.Callback):
                 f"`from_features`, an `encoder` and a `head`, but got {type(model).__name__}. The "
                 "maps that a U-Net joins are larger than the images themselves, and change with each random crop"
             )
+        for part, names in ((pl_module, ("takes_features",)), (model, ("features", "from_features"))):
+            if _owner(part, "forward") not in [_owner(part, name) for name in names]:
+                raise ValueError(
+                    f"Expected the `forward` of {_owner(part, names[0]).__name__}, as features pass by any other, but "
+                    f"{type(part).__name__} overrides it"
+                )
         self._swapped = SwappedLoaders()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -177,3 +185,8 @@ class FeatureCache(L.Callback):
         self._swapped.put_back()
         if hasattr(task, "takes_features"):
             task.takes_features = False
+
+
+def _owner(thing: object, name: str) -> type:
+    """Returns the class that defines an attribute of an object, its own where none does."""
+    return next((part for part in type(thing).__mro__ if name in vars(part)), type(thing))

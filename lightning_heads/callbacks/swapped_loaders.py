@@ -59,4 +59,5 @@ def _loops(trainer: L.Trainer) -> list[Any]:
         trainer.validating = True
         val.setup_data()
         trainer.training = True
-    return [fit, val] if val._combined_loader is not None else [fit]
+    # of no loaders, Lightning makes a combined one all the same
+    return [fit, val] if val._combined_loader is not None and any(val.max_batches) else [fit]

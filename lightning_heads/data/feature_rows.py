@@ -47,7 +47,7 @@ class FeatureRows:
         if not torch.equal(kept.isfinite(), values.isfinite()):
             raise ValueError(
                 f"Expected features within the range of {self.features.dtype}, but got {values.abs().max():g}; "
-                "bfloat16 has that of float32"
+                '`dtype="bfloat16"` has that of float32'
             )
         self.features[view, rows] = kept
 

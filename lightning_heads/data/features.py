@@ -75,8 +75,13 @@ def loader_of_features(loader: DataLoader[Any], features: FeatureDataset) -> Dat
 
 def check_loader(loader: DataLoader[Any]) -> None:
     """Raises ValueError unless a loader makes plain batches of a map-style data set."""
-    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-        raise ValueError("Expected loaders that make batches of a map-style data set, for their features to be cached")
+    plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    if not plain or loader.batch_sampler is None:
+        of = f" of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else ""
+        raise ValueError(
+            "Expected `DataLoader`s that make batches of a map-style data set, for their features to be cached, but "
+            f"got {type(loader).__name__}{of}"
+        )
     if loader.collate_fn is not default_collate:
         raise ValueError("Expected loaders without a `collate_fn` of their own, as images are encoded one by one")
 

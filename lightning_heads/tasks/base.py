@@ -43,6 +43,8 @@ class TransferModule(L.LightningModule):
         splitter: Maps the model to its parameter groups, in place of `model.param_groups()`; fastai's `splitter`.
     """
 
+    takes_features = False  # in place of inputs, which `FeatureCache` sets
+
     def __init__(
         self,
         model: nn.Module,
@@ -62,7 +64,6 @@ class TransferModule(L.LightningModule):
         self.val_metrics = collection.clone(prefix="val_")
         self.test_metrics = collection.clone(prefix="test_")
         self.lr = lr
-        self.takes_features = False  # in place of inputs, which `FeatureCache` sets
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         self._splitter = splitter

@@ -9,10 +9,10 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 import lightning_heads as lh
 from tests.helpers import run_processes, trainer_for
@@ -23,6 +23,16 @@ FROZEN = 3
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter([(torch.rand(3, 32, 32), 0)] * 8)
+
+
+class Batches:
+    """No `DataLoader`, which Lightning takes as well."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))])
 
 
 class Count(L.Callback):
@@ -337,11 +347,14 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
     refused: list[tuple[list[L.Callback], dict[str, Any], str]] = [
         ([*cache, lh.MixUpCutMix()], {}, "no `MixUpCutMix` beside `FeatureCache`"),
         (cache, {"reload_dataloaders_every_n_epochs": 1}, "`reload_dataloaders_every_n_epochs` to be 0"),
+    ]
+    refused += [
         (
             [lh.Phases(_phases().phases, plateau=lh.Plateau("val_loss")), cache[1]],
-            {"val_check_interval": 0.5},
-            "`val_check_interval` to be 1.0 beside `FeatureCache`",
-        ),
+            {"val_check_interval": every},
+            f"`val_check_interval` to be 1.0 beside `FeatureCache`.*, but got {every}",
+        )
+        for every in (0.5, 1)
     ]
     for callbacks, settings, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -356,14 +369,81 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
     steps = [lh.Phases([lh.Phase(steps=2, train_from=-1, norm="eval")]), cache[1]]
     with pytest.raises(ValueError, match="loaders of known length"):
         trainer_for(tmp_path, steps, -1, max_steps=2).fit(_task("images"), stream)
-    sharded = SimpleNamespace(strategy=object(), num_nodes=1)
-    with pytest.raises(ValueError, match=r"a single device or `ddp` on one node, .*, but got object on 1 nodes"):
-        lh.FeatureCache().on_fit_start(sharded, _task("images"))  # type: ignore[arg-type]
+    for strategy in (object(), object.__new__(DeepSpeedStrategy)):
+        sharded: Any = SimpleNamespace(strategy=strategy, num_nodes=1)
+        name = type(strategy).__name__
+        with pytest.raises(ValueError, match=rf"a single device or `ddp` on one node, .*, but got {name} on 1 nodes"):
+            lh.FeatureCache().on_fit_start(sharded, _task("images"))
+    with pytest.raises(ValueError, match=r"Expected `DataLoader`s that make batches .*, but got Batches"):
+        trainer_for(tmp_path, cache, FROZEN + 1).fit(_task("images"), Batches())
     segmenter = lh.ImageSegmenter("test_resnet", 2, pretrained=False)
     with pytest.raises(
         TypeError, match=r"whose model has pooled features to cache, .*, but got DynamicUnet\. The maps"
     ):
         trainer_for(tmp_path, [_phases(), lh.FeatureCache()]).fit(segmenter, _data("images", photos))
+
+
+def test_another_forward_is_refused(photos: Path, tmp_path: Path) -> None:
+    class Shifted(lh.ImageClassifier):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return super().forward(inputs[0] * 2 - 1)
+
+    class ShiftedModel(lh.ImageModel):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * 2 - 1)
+
+    tasks = [
+        Shifted("test_resnet", 2, pretrained=False),
+        lh.TransferModule(ShiftedModel("test_resnet", 2, pretrained=False), nn.CrossEntropyLoss()),
+    ]
+    for task, owner, name in zip(tasks, ("TransferModule", "ImageModel"), ("Shifted", "ShiftedModel"), strict=True):
+        with pytest.raises(ValueError, match=rf"the `forward` of {owner}, .*, but {name} overrides it"):
+            trainer_for(tmp_path, [_phases(), lh.FeatureCache()], FROZEN + 1).fit(task, _data("images", photos))
+
+
+class Opened(Dataset[Any]):
+    """Reads only where a worker has opened it."""
+
+    is_open = False
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        assert self.is_open
+        return torch.full((3, 32, 32), index / 8), index % 2
+
+
+def _open(worker: int) -> None:
+    Opened.is_open = True
+
+
+def test_images_are_read_as_the_loader_has_it(tmp_path: Path) -> None:
+    count = Count()
+    loader = DataLoader(Opened(), 4, num_workers=1, worker_init_fn=_open, multiprocessing_context="fork")
+    phases = lh.Phases([lh.Phase(2, train_from=-1, norm="eval")])
+    trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), count], 2).fit(_task("images"), loader)
+    assert count.epochs == [9, 9]
+
+
+def _fail_rank(photos: Path, world_size: int) -> str:
+    torch.manual_seed(0)
+    data = lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0, valid_fraction=0)
+    callbacks = [lh.Phases([lh.Phase(2, train_from=-1, norm="eval")]), lh.FeatureCache(progress=False)]
+    trainer = trainer_for(photos, callbacks, 2, strategy=DDPStrategy(), devices=world_size)
+    try:
+        trainer.fit(_task("images"), data)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def test_a_share_that_fails_ends_all_processes(photos: Path, tmp_path: Path) -> None:
+    (photos / "1/7.png").write_bytes(b"no image")
+    ranks = run_processes(_fail_rank, 2, tmp_path, photos, 2)
+    assert ranks is not None
+    assert sorted(rank.split(":")[0] for rank in ranks) == ["ImageReadError", "RuntimeError"]
+    assert any("7.png" in rank for rank in ranks)
 
 
 def test_the_task_takes_images_after_a_failure(photos: Path, tmp_path: Path) -> None:

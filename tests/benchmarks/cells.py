@@ -1,9 +1,9 @@
 """One run on photographs of solar cells, by this library or by a peer, and what it cost, as a line of json.
 
 `python tests/benchmarks/cells.py NAME --seed 0`; `python tests/benchmarks` runs all of them, in turn. All start from
-the same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes,
-batch sizes and kinds of change: flips in both directions, quarter turns and light. fastai's loaders and `Learner` are
-used as its documentation has them.
+the same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes and
+batch sizes. Where images are changed, ours and fastai's are flipped in both directions, turned by quarters and lit, and
+torchvision's flipped and lit. fastai's loaders and `Learner` are used as its documentation has them.
 """
 
 import argparse
@@ -92,7 +92,8 @@ class Clock(L.Callback):
         trainer.should_stop = trainer.should_stop or self.accuracy[-1] >= self.target
 
     def result(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "accuracy": self.accuracy, "epochs": self.epochs}
+        reached = bool(self.accuracy) and self.accuracy[-1] >= self.target
+        return {"seconds": self.seconds, "accuracy": self.accuracy, "epochs": self.epochs, "reached": reached}
 
 
 class ReachedError(Exception):
@@ -142,14 +143,17 @@ def ours(
     return clock.result()
 
 
-def fastai_loaders(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Returns fastai's loaders, and timm's settings of the encoder's weights."""
+def encoder_weights() -> dict[str, Tensor]:
+    return {name: value for name, value in load_file(WEIGHTS).items() if not name.startswith("classifier")}
+
+
+def fastai_loaders(options: argparse.Namespace, augment: bool = True) -> Any:
     import pandas
     from fastai.vision.all import ImageDataLoaders, Normalize, Resize, ResizeMethod, aug_transforms
 
     config = timm.create_model(ENCODER).pretrained_cfg
-    changes = aug_transforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0)
-    loaders = ImageDataLoaders.from_df(
+    changes = aug_transforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0) if augment else []
+    return ImageDataLoaders.from_df(
         pandas.read_csv(prepare(options.seed)),
         path="/",
         valid_col="is_valid",
@@ -160,11 +164,15 @@ def fastai_loaders(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         num_workers=WORKERS,
         device=DEVICE,
     )
-    return loaders, config
 
 
 def fastais(
-    options: argparse.Namespace, fit: Callable[[Any], object], validates: bool = True, target: float = 1.0
+    options: argparse.Namespace,
+    fit: Callable[[Any], object],
+    validates: bool = True,
+    target: float = 1.0,
+    augment: bool = True,
+    train_bn: bool = True,
 ) -> dict[str, Any]:
     from fastai.vision.all import Callback, CancelValidException, Learner, accuracy, create_timm_model, default_split
 
@@ -189,11 +197,10 @@ def fastais(
                 if clock.accuracy[-1] >= target:
                     raise ReachedError(f"an accuracy of {target}")
 
-    loaders, _ = fastai_loaders(options)
+    loaders = fastai_loaders(options, augment)
     model, _ = create_timm_model(ENCODER, 2, pretrained=False)
-    weights = {name: value for name, value in load_file(WEIGHTS).items() if not name.startswith("classifier")}
-    model[0].model.load_state_dict(weights)
-    learner = Learner(loaders, model, splitter=default_split, metrics=accuracy, cbs=[Watch()])
+    model[0].model.load_state_dict(encoder_weights())
+    learner = Learner(loaders, model, splitter=default_split, metrics=accuracy, cbs=[Watch()], train_bn=train_bn)
     with learner.no_bar(), learner.no_logging():
         clock.start = time.perf_counter()
         learner.freeze()
@@ -235,14 +242,13 @@ def torchvision_loop(options: argparse.Namespace) -> dict[str, Any]:
     """Trains timm's model as torchvision's reference script does: its loader, optimiser and scores of each step."""
     torch.manual_seed(options.seed)
     model = timm.create_model(ENCODER, num_classes=2)
-    weights = {name: value for name, value in load_file(WEIGHTS).items() if not name.startswith("classifier")}
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(encoder_weights(), strict=False)
     model.to(DEVICE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     scores: list[tuple[float, float]] = []
 
     def score(output: Tensor, target: Tensor, loss: Tensor) -> None:
-        scores.append((loss.item(), (output.argmax(1) == target).float().mean().item()))
+        scores.append((loss.item(), (output.argmax(1) == target.argmax(1)).float().mean().item()))
 
     return epoch_of(model, optimizer, torchvision_loader(options), score)
 
@@ -255,8 +261,14 @@ def frozen_epochs(options: argparse.Namespace, views: int | None = None) -> dict
     return ours(options, callbacks, options.epochs, augment=views is not None)
 
 
-def fastai_frozen_epochs(options: argparse.Namespace) -> dict[str, Any]:
-    return fastais(options, lambda learner: learner.fit_one_cycle(options.epochs, 2e-3))
+def fastai_frozen_epochs(options: argparse.Namespace, plain: bool = False) -> dict[str, Any]:
+    """Trains the head and, unless `plain`, batch normalisation, as is fastai's default, on augmented images."""
+    return fastais(
+        options,
+        lambda learner: learner.fit_one_cycle(options.epochs, 2e-3),
+        augment=not plain,
+        train_bn=not plain,
+    )
 
 
 def fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
@@ -305,7 +317,7 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def fastai_loading(options: argparse.Namespace) -> dict[str, Any]:
-    return images_a_second(fastai_loaders(options)[0].train)
+    return images_a_second(fastai_loaders(options).train)
 
 
 def torchvision_loader(options: argparse.Namespace) -> Any:
@@ -345,6 +357,7 @@ RUNS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "ours-4-views": partial(frozen_epochs, views=4),
     "ours-live": partial(frozen_epochs, views=0),
     "fastai-frozen": fastai_frozen_epochs,
+    "fastai-frozen-plain": partial(fastai_frozen_epochs, plain=True),
     "ours-fine-tune": fine_tune_epoch,
     "fastai-fine-tune": fastai_fine_tune_epoch,
     "bare-fine-tune": bare_loop,

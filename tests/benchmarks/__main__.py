@@ -1,8 +1,8 @@
 """What training costs beside fastai, torchvision and plain PyTorch, on photographs of solar cells.
 
 `python tests/benchmarks` measures everything, in about two hours on 2 cores, and `--what` some of it. Contenders take
-turns, each in a process of its own, and figures are medians over the turns, with their range. What is printed also goes to
-`demo/benchmarks.json`.
+turns, each in a process of its own, and figures are medians over the turns, with their range. What is printed also
+goes to `demo/benchmarks.json`.
 """
 
 import argparse
@@ -111,10 +111,9 @@ def accuracy(seeds: list[int]) -> tuple[Results, Figures]:
 def loading(seeds: list[int]) -> tuple[Results, Figures]:
     own, *peers = names = ["ours-loading", "fastai-loading", "torchvision-loading"]
     found = turns(names, seeds)
-    figures = {
-        f"images a second over {peer}": ratios(found, own, peer, lambda r: float(r["images_a_second"]))
-        for peer in peers
-    }
+    figures: Figures = {}
+    for peer in peers:
+        figures[f"images a second over {peer}"] = ratios(found, own, peer, lambda r: float(r["images_a_second"]))
     return found, figures
 
 

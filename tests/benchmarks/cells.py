@@ -1,9 +1,9 @@
 """One run on photographs of solar cells, by this library or by a peer, and what it cost, as a line of json.
 
 `python tests/benchmarks/cells.py NAME --seed 0`; `python tests/benchmarks` runs all of them, in turn. All start from
-the same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes and
-batch sizes. Where images are changed, ours and fastai's are flipped in both directions, turned by quarters and lit, and
-torchvision's flipped and lit. fastai's loaders and `Learner` are used as its documentation has them.
+the same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes
+and batch sizes. Where images are changed, ours and fastai's are flipped in both directions, turned by quarters and lit,
+and torchvision's flipped and lit. fastai's loaders and `Learner` are used as its documentation has them.
 """
 
 import argparse

@@ -11,11 +11,11 @@ COMMANDS = {
     "embed": "Embeds the images of a folder into an index.",
     "nearest": "Finds the images of an index that look like one.",
 }
-HELP = """usage: lightning-heads COMMAND [--config FILE] [--model CLASS] [--data CLASS] [--trainer.NAME VALUE] ...
+HELP = """usage: lightning-heads COMMAND [ARGUMENTS]
 
 {}
 
-What a command takes: lightning-heads COMMAND --help. All of it may stand in a yaml, which is given as --config FILE."""
+What a command takes: lightning-heads COMMAND --help. All of it may stand in a yaml: --config FILE."""
 
 
 def run() -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..data.features import check_loader, loader_of_features
 from .feature_encoding import FeatureEncoder
-from .held_encoder import Held, Schedule, encoding_parameters, held_encoder, schedule_of
+from .held_encoder import Held, Schedule, encoding_parameters, held_encoder, holds_encoder, schedule_of
 from .mixing import MixUpCutMix
 from .norm_estimation import estimate_norm
 from .phases import Phases
@@ -128,9 +128,10 @@ class FeatureCache(L.Callback):
         """Has the loaders give features from the start, and within an epoch that is taken up again."""
         self._switch(trainer, pl_module)
         schedule = schedule_of(trainer)
-        freezes = any(stretch.norm == "eval" and stretch.first for stretch in getattr(schedule, "stretches", []))
-        if isinstance(schedule, Phases) and not freezes:
-            rank_zero_warn('No phase freezes with norm="eval", so that `FeatureCache` has nothing to do')
+        if isinstance(schedule, Phases) and not any(
+            holds_encoder(trainer, pl_module, stretch) for stretch in schedule.stretches
+        ):
+            rank_zero_warn('No phase trains the head alone with norm="eval", so that `FeatureCache` has nothing to do')
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Has the loaders of this epoch give features, or images."""

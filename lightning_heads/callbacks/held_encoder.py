@@ -61,11 +61,16 @@ def held_encoder(trainer: L.Trainer, task: Any, is_kept: bool) -> Held | None:
     left = batches - trainer.fit_loop.epoch_loop.batch_progress.current.processed % batches  # type: ignore[attr-defined]
     steps = -(-left // trainer.accumulate_grad_batches)
     held = schedule.stretch_of(trainer.global_step, trainer.global_step + steps)
-    if held is None or held.norm != "eval":
+    if held is None or not holds_encoder(trainer, task, held):
         return None
     if not isinstance(schedule, Phases) and not is_kept:
         return None  # a search for a learning rate has few steps
     if held.start and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return None  # what is evaluated then is another encoder, an average of this one and of what it was
+    return held
+
+
+def holds_encoder(trainer: L.Trainer, task: Any, held: Held) -> bool:
+    """Returns whether nothing but the head trains, and the rest gives the same features every time."""
     frozen = {*group_parameters(gather_groups(trainer.optimizers[0])[: held.first])}
-    return held if all(parameter in frozen for parameter in encoding_parameters(task.model)) else None
+    return held.norm == "eval" and all(parameter in frozen for parameter in encoding_parameters(task.model))

@@ -363,8 +363,9 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
     flipped.collate_fn = lambda batch: default_collate(batch[::-1])
     with pytest.raises(ValueError, match="without a `collate_fn` of their own"):
         trainer_for(tmp_path, cache, FROZEN + 1).fit(_task("images"), flipped)
-    with pytest.warns(UserWarning, match="No phase freezes with norm"):
-        trainer_for(tmp_path, [lh.FineTune(), lh.FeatureCache()], 2).fit(_task("images"), _data("images", photos))
+    for idle in (lh.FineTune(), lh.Phases([lh.Phase(train_from=1, norm="eval")])):
+        with pytest.warns(UserWarning, match="No phase trains the head alone with norm"):
+            trainer_for(tmp_path, [idle, lh.FeatureCache()], 2).fit(_task("images"), _data("images", photos))
     stream = DataLoader(Stream(), 4)
     steps = [lh.Phases([lh.Phase(steps=2, train_from=-1, norm="eval")]), cache[1]]
     with pytest.raises(ValueError, match="loaders of known length"):

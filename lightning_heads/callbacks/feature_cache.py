@@ -36,9 +36,9 @@ class FeatureCache(L.Callback):
     In a `folder`, features outlive the run: the next one with the same images, weights and transforms begins to train
     at once, and `lr_find` trains on them too. They are found by the files' paths, sizes and times of change, the
     encoder's parameters, buffers and classes, the transforms and their classes, by source code, the precision, the
-    kind of device, versions of libraries, `views` and `dtype`; whatever differs is encoded anew. Functions that a class
-    of your own calls are not looked at. Files of a run
-    that was killed are filled further, and runs at the same time wait for one another. Nothing is ever removed.
+    kind of device, this package's code, versions of libraries, `views` and `dtype`; whatever differs is encoded anew.
+    Forward hooks, and functions that a class of your own calls, are not looked at. Files of a run that was killed are
+    filled further, and runs at the same time wait for one another. Nothing is ever removed.
 
     Args:
         folder: Where to keep features for other runs. Without one they are kept in memory, or, from a GiB on or with
@@ -53,8 +53,9 @@ class FeatureCache(L.Callback):
     Raises:
         TypeError: If the task's model has no features to cache.
         ValueError: If the run is sharded or on several nodes, no schedule comes before, a phase can end within an
-            epoch, the loaders make no plain batches of a map-style data set, something changes the batches, or images
-            cannot be told from others in a `folder`.
+            epoch, the loaders make no plain batches of a map-style data set, something changes the batches, `forward`
+            is overridden in the task or its model, or images cannot be told from others in a `folder`.
+        RuntimeError: If another process failed to encode its share.
         OSError: If there is no room for the features.
     """
 

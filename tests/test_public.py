@@ -49,3 +49,15 @@ def test_a_room_may_be_imported_first() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'lightning_heads' has no attribute 'ImageClasifier'"):
         lh.ImageClasifier  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_command_line_of_ones_own_knows_classes_by_their_paths() -> None:
+    _in_a_new_process(
+        "from lightning.pytorch import LightningModule\n"
+        "from lightning.pytorch.cli import LightningCLI\n"
+        "model = ['--model=lightning_heads.ImageClassifier', '--model.encoder=test_resnet', '--model.num_classes=2']\n"
+        "trainer = ['--trainer.callbacks=lightning_heads.OneCycle', '--trainer.accelerator=cpu']\n"
+        "args = [*model, '--model.pretrained=false', *trainer]\n"
+        "cli = LightningCLI(LightningModule, subclass_mode_model=True, run=False, args=args)\n"
+        "assert type(cli.model).__name__ == 'ImageClassifier'\n"
+    )

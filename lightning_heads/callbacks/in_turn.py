@@ -29,16 +29,15 @@ def first_before_others(trainer: L.Trainer, make: Callable[[], T]) -> T:
     return made[0] if made else make()
 
 
-def all_or_none(trainer: L.Trainer, make: Callable[[], T]) -> T:
+def all_or_none(trainer: L.Trainer, call: Callable[[], object]) -> None:
     """Calls something in all processes at once; if it fails in one, it does in all.
 
     Raises:
         RuntimeError: If it failed in another process.
     """
-    made: list[T] = []
     error: Exception | None = None
     try:
-        made = [make()]
+        call()
     except Exception as found:  # whatever it is, the others must not wait
         error = found
     failed = trainer.strategy.reduce_boolean_decision(error is not None, all=False)
@@ -46,4 +45,3 @@ def all_or_none(trainer: L.Trainer, make: Callable[[], T]) -> T:
         raise error
     if failed:
         raise RuntimeError("Expected all processes to do their share, but another one failed; see its error")
-    return made[0]

@@ -37,7 +37,7 @@ def fingerprint(*things: object) -> str:
     True
     """
     digest = _Digest()
-    digest.write(_libraries())
+    digest.write(_makers())
     hasher = _Hasher(digest, pickle.HIGHEST_PROTOCOL)
     hasher.fast = True  # equal strings count alike, whether they are one object or two
     try:
@@ -48,7 +48,8 @@ def fingerprint(*things: object) -> str:
 
 
 @cache
-def _libraries() -> bytes:
+def _makers() -> bytes:
+    """Returns the versions of libraries and this package's code that images and features are made by."""
     versions = f"{PIL.__version__} {version('timm')} {torch.__version__} {torchvision.__version__}"
     root = Path(__file__).parents[1]
     files = sorted(path for room in _ROOMS for path in [root / room, *(root / room).rglob("*.py")] if path.is_file())

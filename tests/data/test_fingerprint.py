@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 import lightning_heads as lh
 from lightning_heads.callbacks.single_images import SingleImages
 from lightning_heads.data.dataset import ImageDataset
-from lightning_heads.data.fingerprint import _libraries, file_stamps, fingerprint
+from lightning_heads.data.fingerprint import _makers, file_stamps, fingerprint
 
 
 class OtherDataset(ImageDataset):
@@ -140,16 +140,16 @@ def test_code_that_was_typed_in_counts() -> None:
 def test_libraries_and_the_code_of_this_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [fingerprint()]
     monkeypatch.setattr(torchvision, "__version__", "0.0")
-    _libraries.cache_clear()
+    _makers.cache_clear()
     found.append(fingerprint())
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"other" if path.name == "read.py" else b"")
-    _libraries.cache_clear()
+    _makers.cache_clear()
     found.append(fingerprint())
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"")
-    _libraries.cache_clear()
+    _makers.cache_clear()
     found.append(fingerprint())
     monkeypatch.undo()
-    _libraries.cache_clear()
+    _makers.cache_clear()
     assert len({*found}) == 4
     assert fingerprint() == found[0]
 

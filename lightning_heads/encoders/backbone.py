@@ -29,6 +29,10 @@ class Backbone(nn.Module):
         """Maps `(b, c, h, w)` to maps from fine to coarse, or from shallow to deep where sizes are equal."""
         raise NotImplementedError
 
+    def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Maps `(b, c, h, w)` to what `forward` and `pyramid` give, in one pass; grids of tokens are normalised."""
+        raise NotImplementedError
+
     def depths(self) -> dict[str, int]:
         """Returns the depth of each parameter: 0 for the stem, increasing towards the output."""
         return depth_by_definition(self.body, "body.")
@@ -62,16 +66,14 @@ class SequentialBackbone(Backbone):
         else:
             for step in flat_steps(self.body):
                 x = step(x)
-        x = channels_first(x, self.meta)
-        return x if self.readout is None else append_readout(x, self.readout(x))
+        return self._read_out(channels_first(x, self.meta))
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for i, step in enumerate(flat_steps(self.body)):
-            x = step(x)
-            if i in self.meta.pyramid:
-                maps.append(channels_first(x, self.meta))
-        return maps
+        return self._maps(x)[1]
+
+    def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        last, maps = self._maps(x)
+        return self._read_out(last), maps
 
     def depths(self) -> dict[str, int]:
         depths = super().depths()
@@ -85,6 +87,17 @@ class SequentialBackbone(Backbone):
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         self.grad_checkpointing = enable
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        maps = []
+        for i, step in enumerate(flat_steps(self.body)):
+            x = step(x)
+            if i in self.meta.pyramid:
+                maps.append(channels_first(x, self.meta))
+        return channels_first(x, self.meta), maps
+
+    def _read_out(self, x: Tensor) -> Tensor:
+        return x if self.readout is None else append_readout(x, self.readout(x))
 
 
 def sequential_backbone(

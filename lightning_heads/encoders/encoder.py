@@ -5,10 +5,12 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import evaluating
 from .build import build_backbone, create_model, in_channels_of, set_input
+from .meta import EncoderMeta
 from .surgery import ChannelPolicy
 from .unused import drop_parameters, recorded_calls, unused_parameters
 from .weights import load_weights
@@ -21,7 +23,10 @@ class Encoder(nn.Module):
     `(b, num_features, h, w)` whatever the backbone's layout. What a classifier of the backbone's own saw beyond the
     map's average (a class token, attention pooling, the layers that some models keep inside their head) is appended to
     every position of that map, so that pooling gives it back and nothing that was pretrained is lost; `readout=False`
-    leaves the bare map. `pyramid` gives one bare map per scale.
+    leaves the bare map. With `hypercolumns` the pyramid's finer or shallower maps, averaged down to the last one's
+    size, come before it, so that a head sees texture and parts beside objects: where images are unlike those that the
+    encoder was trained on, a head alone is better for it (Hariharan 2015, Hypercolumns; Evci 2022, Head2Toe). `pyramid`
+    gives one bare map per scale.
 
     Args:
         name_or_module: A timm architecture (with or without a weight tag), a torchvision architecture
@@ -36,6 +41,7 @@ class Encoder(nn.Module):
         std: Standard deviation of each channel, likewise.
         image_size: Height and width that the backbone is built for, in pixels, where it takes only one size.
         readout: Whether `forward` appends what the backbone's classifier saw.
+        hypercolumns: Whether `forward` gives the maps of all scales or depths, at the last one's size.
         num_groups: How many parameter groups the encoder has, from 1 to its number of blocks; by default two, as
             fastai, or one where there is one block.
         drop_path_rate: Stochastic depth of a timm backbone (Huang 2016).
@@ -43,7 +49,8 @@ class Encoder(nn.Module):
             that a defect of oneDNN makes it unsafe for keep the plain format (RepVGG, MobileOne, FastViT and kin).
 
     Raises:
-        ValueError: If the architecture is unknown, lacks a part, or the weights do not fit.
+        ValueError: If the architecture is unknown, lacks a part, or the weights do not fit, or it has one map alone and
+            `hypercolumns` are asked for.
 
     >>> encoder = Encoder("resnet18", pretrained=False)
     >>> encoder(torch.rand(1, 3, 64, 96)).shape
@@ -68,6 +75,7 @@ class Encoder(nn.Module):
         std: Sequence[float] | None = None,
         image_size: int | tuple[int, int] | None = None,
         readout: bool = True,
+        hypercolumns: bool = False,
         num_groups: int | None = None,
         drop_path_rate: float = 0.0,
         channels_last: bool = True,
@@ -93,6 +101,7 @@ class Encoder(nn.Module):
         )
         self.meta = self.backbone.meta
         self.in_channels = in_channels
+        self._columns = _shallower_maps(self.meta) if hypercolumns else 0
         self._grouped = self.backbone.groups(num_groups)
         self._only_pyramid = False
         self._normalize = normalize
@@ -107,7 +116,7 @@ class Encoder(nn.Module):
     @property
     def num_features(self) -> int:
         """Channels of what `forward` gives."""
-        return self.meta.num_features + self.meta.readout_features
+        return sum(self.channels[: self._columns]) + self.meta.num_features + self.meta.readout_features
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -123,8 +132,13 @@ class Encoder(nn.Module):
         """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`."""
         if self._only_pyramid:
             raise RuntimeError("Expected a whole encoder, but `keep_pyramid` has left what `pyramid` needs alone")
-        out: Tensor = self.backbone(self._prepare(x))
-        return out
+        x = self._prepare(x)
+        if not self._columns:
+            out: Tensor = self.backbone(x)
+            return out
+        last, maps = self.backbone.with_pyramid(x)
+        size = last.shape[-2], last.shape[-1]
+        return torch.cat([*(F.adaptive_avg_pool2d(m, size) for m in maps[: self._columns]), last], dim=1)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Maps images in 0..1 to one map `(b, c, h', w')` a scale, from fine to coarse.
@@ -186,6 +200,7 @@ def as_encoder(
     image_size: int | tuple[int, int] | None,
     drop_path_rate: float,
     readout: bool,
+    hypercolumns: bool = False,
 ) -> Encoder:
     """Returns an encoder as it is, or builds one from its name.
 
@@ -200,14 +215,27 @@ def as_encoder(
             in_channels=in_channels,
             image_size=image_size,
             readout=readout,
+            hypercolumns=hypercolumns,
             drop_path_rate=drop_path_rate,
         )
-    if weights is not None or in_channels is not None or image_size is not None or drop_path_rate:
+    given = weights is not None or in_channels is not None or image_size is not None
+    if given or drop_path_rate or hypercolumns:
         raise ValueError(
-            "Expected `weights`, `in_channels`, `image_size` and `drop_path_rate` with an encoder's name, but got "
-            "an encoder: pass them to it"
+            "Expected `weights`, `in_channels`, `image_size`, `drop_path_rate` and `hypercolumns` with an encoder's "
+            "name, but got an encoder: pass them to it"
         )
     return encoder
+
+
+def _shallower_maps(meta: EncoderMeta) -> int:
+    """Returns how many maps of the pyramid, from its finest, are not the last map itself, before its normalisation."""
+    count = len(meta.channels) - (meta.channels[-1:] == (meta.num_features,))
+    if not count:
+        raise ValueError(
+            f"Expected {meta.name} to give maps of two scales or depths at least, for `hypercolumns`, but it gives "
+            f"{len(meta.channels)}"
+        )
+    return count
 
 
 def _breaks_in_channels_last(model: nn.Module) -> bool:

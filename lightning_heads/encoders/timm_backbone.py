@@ -1,10 +1,12 @@
 """timm's architectures as backbones, everything derived from their metadata and a forward pass."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .backbone import Backbone, append_readout, channels_first
 from .timm_model import TimmModel, timm_classifiers, timm_depths
-from .timm_probe import probe, tokens_and_grid
+from .timm_probe import probe, tokens_and_grids
 from .unused import drop_parameters
 
 
@@ -41,23 +43,40 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.meta.layout == "tokens":
-            features, x = tokens_and_grid(self.body, x)
-        else:
-            features = self.body.forward_features(x)
-            x = channels_first(features, self.meta)
-        if not self.meta.readout:
-            return x
-        return append_readout(x, self.body.forward_head(features, pre_logits=True))
+            features, grids = tokens_and_grids(self.body, x)
+            return self._read_out(features, grids[-1])
+        features = self.body.forward_features(x)
+        return self._read_out(features, channels_first(features, self.meta))
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        indices = [*self.meta.pyramid]
-        if not indices:
-            raise ValueError(f"Expected {self.meta.name} to give intermediate maps, but this release of timm has none")
         maps: list[Tensor] = self.body.forward_intermediates(
-            x, indices=indices, output_fmt="NCHW", intermediates_only=True
+            x, indices=self._levels(), output_fmt="NCHW", intermediates_only=True
         )
-        in_order = sorted(indices)
-        return [maps[in_order.index(i)] for i in indices]
+        return self._in_order(maps)
+
+    def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if self.meta.layout == "tokens":
+            features, maps = tokens_and_grids(self.body, x, self._levels())
+            last = maps[-1]
+        else:
+            features, maps = self.body.forward_intermediates(x, indices=self._levels(), output_fmt="NCHW")
+            last = channels_first(features, self.meta)
+        return self._read_out(features, last), self._in_order(maps)
+
+    def _levels(self) -> list[int]:
+        """Returns the blocks that the pyramid is taken at, in ascending order."""
+        if not self.meta.pyramid:
+            raise ValueError(f"Expected {self.meta.name} to give intermediate maps, but this release of timm has none")
+        return sorted(self.meta.pyramid)
+
+    def _in_order(self, maps: list[Tensor]) -> list[Tensor]:
+        levels = self._levels()
+        return [maps[levels.index(i)] for i in self.meta.pyramid]
+
+    def _read_out(self, features: Any, last: Tensor) -> Tensor:
+        if not self.meta.readout:
+            return last
+        return append_readout(last, self.body.forward_head(features, pre_logits=True))
 
     def depths(self) -> dict[str, int]:
         return {f"body.{name}": depth for name, depth in timm_depths(self.body).items()}

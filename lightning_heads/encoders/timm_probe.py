@@ -83,16 +83,22 @@ def _features(model: TimmModel, x: Tensor) -> tuple[Any, Tensor, Layout]:
     features = model.forward_features(x)
     layout = _layout(model, features)
     if layout == "tokens":
-        features, last = tokens_and_grid(model, x)
-        return features, last, layout
+        features, grids = tokens_and_grids(model, x)
+        return features, grids[-1], layout
     return features, features.permute(0, 3, 1, 2) if layout == "NHWC" else features, layout
 
 
-def tokens_and_grid(model: TimmModel, x: Tensor) -> tuple[Any, Tensor]:
-    """Returns token sequences as the model's head takes them, and the last grid of them, normalised if possible."""
+def tokens_and_grids(model: TimmModel, x: Tensor, indices: int | list[int] = 1) -> tuple[Any, list[Tensor]]:
+    """Returns token sequences as the model's head takes them, and grids of tokens, normalised if possible.
+
+    Args:
+        model: A timm model whose layout is `tokens`.
+        x: Images `(b, c, h, w)`.
+        indices: Blocks that grids are taken after, in ascending order, or how many of the last.
+    """
     norm = type(model).__name__ != "Hiera"  # the one that normalises after pooling only
-    features, maps = model.forward_intermediates(x, indices=1, norm=norm, output_fmt="NCHW")
-    return features, maps[-1]
+    features, grids = model.forward_intermediates(x, indices=indices, norm=norm, output_fmt="NCHW")
+    return features, grids
 
 
 def _layout(model: TimmModel, features: Any) -> Layout:

@@ -167,18 +167,15 @@ class VisionTransformerBackbone(Backbone):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self._tokens(x)
-        x = self._grid(tokens, x)
-        return append_readout(x, self.head(tokens[:, 0])) if self.meta.readout else x
+        encoder = self.body.encoder
+        return self._read_out(encoder.ln(encoder.layers(self._embed(x))), x)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        tokens = self._embed(x)
-        maps = []
-        for i, layer in enumerate(self.body.encoder.layers):
-            tokens = layer(tokens)
-            if i in self.meta.pyramid:
-                maps.append(self._grid(tokens, x))
-        return maps
+        return [self._grid(tokens, x) for tokens in self._levels(x)]
+
+    def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        levels = [self.body.encoder.ln(tokens) for tokens in self._levels(x)]
+        return self._read_out(levels[-1], x), [self._grid(tokens, x) for tokens in levels]
 
     def groups(self, num_groups: int | None = None) -> list[list[str]]:
         return split_at(self, f"body.{self.meta.split[0]}") if num_groups is None else super().groups(num_groups)
@@ -196,10 +193,19 @@ class VisionTransformerBackbone(Backbone):
         if enable:
             raise ValueError(f"Expected {self.meta.name} to support gradient checkpointing, but torchvision's does not")
 
-    def _tokens(self, x: Tensor) -> Tensor:
-        encoder = self.body.encoder
-        out: Tensor = encoder.ln(encoder.layers(self._embed(x)))
-        return out
+    def _levels(self, x: Tensor) -> list[Tensor]:
+        """Returns the tokens after the blocks of the pyramid, the last of which is the last."""
+        tokens = self._embed(x)
+        levels = []
+        for i, layer in enumerate(self.body.encoder.layers):
+            tokens = layer(tokens)
+            if i in self.meta.pyramid:
+                levels.append(tokens)
+        return levels
+
+    def _read_out(self, tokens: Tensor, x: Tensor) -> Tensor:
+        grid = self._grid(tokens, x)
+        return append_readout(grid, self.head(tokens[:, 0])) if self.meta.readout else grid
 
     def _embed(self, x: Tensor) -> Tensor:
         tokens = self.body._process_input(x)

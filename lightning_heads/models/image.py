@@ -24,6 +24,8 @@ class ImageModel(nn.Module):
         y_range: Range that the outputs are squashed into.
         in_channels: Channels of the images, where the encoder is given by name.
         image_size: Size that a backbone of fixed size is built for, likewise.
+        drop_path_rate: Stochastic depth of a timm backbone, likewise.
+        hypercolumns: Whether the head sees the maps of all scales, likewise; see `Encoder`.
     """
 
     num_inputs = 1
@@ -43,6 +45,7 @@ class ImageModel(nn.Module):
         in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
+        hypercolumns: bool = False,
     ) -> None:
         super().__init__()
         if num_outputs < 1:
@@ -55,6 +58,7 @@ class ImageModel(nn.Module):
             image_size=image_size,
             drop_path_rate=drop_path_rate,
             readout=True,
+            hypercolumns=hypercolumns,
         )
         self.encoder = encoder
         if head is None:

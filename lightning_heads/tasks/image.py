@@ -52,6 +52,7 @@ class ImageClassifier(TransferModule):
         in_channels: Channels of the images.
         image_size: Size that a backbone of fixed size is built for.
         drop_path_rate: Stochastic depth of a timm backbone.
+        hypercolumns: Whether the head sees the encoder's maps of all scales; see `Encoder`.
 
     Raises:
         ValueError: If `num_classes`, `class_names` and `class_weights` disagree, or the encoder cannot be built.
@@ -78,6 +79,7 @@ class ImageClassifier(TransferModule):
         in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
+        hypercolumns: bool = False,
     ) -> None:
         check_classes(num_classes, multilabel, class_weights, class_names)
         class_weights = plain_floats(class_weights)
@@ -92,6 +94,7 @@ class ImageClassifier(TransferModule):
             in_channels=in_channels,
             image_size=image_size,
             drop_path_rate=drop_path_rate,
+            hypercolumns=hypercolumns,
         )
         criterion = (
             _SmoothedBCE(label_smoothing) if multilabel else nn.CrossEntropyLoss(label_smoothing=label_smoothing)
@@ -154,6 +157,7 @@ class ImageRegressor(TransferModule):
         in_channels: Channels of the images.
         image_size: Size that a backbone of fixed size is built for.
         drop_path_rate: Stochastic depth of a timm backbone.
+        hypercolumns: Whether the head sees the encoder's maps of all scales; see `Encoder`.
     """
 
     def __init__(
@@ -175,6 +179,7 @@ class ImageRegressor(TransferModule):
         in_channels: int | None = None,
         image_size: int | tuple[int, int] | None = None,
         drop_path_rate: float = 0.0,
+        hypercolumns: bool = False,
     ) -> None:
         losses = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
         if loss not in losses:
@@ -191,6 +196,7 @@ class ImageRegressor(TransferModule):
             in_channels=in_channels,
             image_size=image_size,
             drop_path_rate=drop_path_rate,
+            hypercolumns=hypercolumns,
         )
         metrics: dict[str, Metric] = {
             "mean_absolute_error": MeanAbsoluteError(),

@@ -42,8 +42,8 @@ class Count(L.Callback):
         self.seen, self.epochs = 0, list[int]()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        encoder: Any = pl_module.model.encoder
-        encoder.backbone.register_forward_pre_hook(self._add)
+        model: Any = pl_module.model
+        model.encoder.register_forward_pre_hook(self._add)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs.append(self.seen)
@@ -71,6 +71,8 @@ def _task(kind: str) -> lh.TransferModule:
     torch.manual_seed(0)
     if kind == "images":
         return lh.ImageClassifier("test_resnet", 2, pretrained=False, ps=0.0, lr=1e-2)
+    if kind == "hypercolumns":
+        return lh.ImageClassifier("test_resnet", 2, pretrained=False, ps=0.0, lr=1e-2, hypercolumns=True)
     if kind == "embeddings":
         return lh.ImageEmbedder("test_resnet", 8, pretrained=False, lr=1e-2)
     return lh.PairClassifier("test_resnet", pretrained=False, ps=0.0, lr=1e-2)
@@ -80,7 +82,7 @@ def _phases() -> lh.Phases:
     return lh.Phases([lh.Phase(FROZEN, train_from=-1, norm="eval"), lh.Phase(1, lr=1e-4)])
 
 
-@pytest.mark.parametrize("kind", ["images", "pairs", "embeddings"])
+@pytest.mark.parametrize("kind", ["images", "hypercolumns", "pairs", "embeddings"])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_trains_the_head_that_images_would(kind: str, num_workers: int, photos: Path, tmp_path: Path) -> None:
     heads, losses, counts = [], [], []

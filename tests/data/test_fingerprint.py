@@ -84,7 +84,7 @@ def test_what_a_module_is_made_of_counts(change: Callable[[lh.Encoder], object])
 
 
 @pytest.mark.parametrize(
-    "other", [{"normalize": False}, {"in_channels": 1}, {"image_size": 96}], ids=["normalize", "channels", "size"]
+    "other", [{"normalize": False}, {"in_channels": 1}, {"image_size": 96}, {"hypercolumns": True}], ids=str
 )
 def test_settings_of_an_encoder_count(other: dict[str, Any]) -> None:
     torch.manual_seed(0)

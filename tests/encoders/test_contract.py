@@ -113,6 +113,7 @@ def test_image_model_contract(name: str) -> None:
     with torch.no_grad():
         features = encoder(x)
         maps = encoder.pyramid(x)
+        last, grids = encoder.backbone.with_pyramid(encoder.normalized(x))
         out = model(x)
     assert features.shape[:2] == (2, encoder.num_features)
     assert out.shape == (2, 3)
@@ -122,6 +123,12 @@ def test_image_model_contract(name: str) -> None:
     distinct = sorted(set(heights), reverse=True)
     assert heights == (distinct if len(distinct) > 1 else distinct * len(heights))
     assert features.isfinite().all()
+
+    # both in one pass; grids of tokens are normalised then
+    torch.testing.assert_close(last, features, atol=1e-4, rtol=1e-4)
+    assert [m.shape for m in grids] == [m.shape for m in maps]
+    if encoder.meta.layout != "tokens":
+        torch.testing.assert_close(grids, maps, atol=1e-4, rtol=1e-4)
 
     # groups: two of the encoder and the head, each parameter in one; the first layer is in the first
     groups = param_groups(model)
@@ -158,6 +165,26 @@ def test_exports(name: str) -> None:
     program = torch.export.export(model, (x,))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*attention_bias_cache:UserWarning")
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "test_vit", "levit_128s", "torchvision/swin_t", "torchvision/vit_b_16"]
+)
+def test_hypercolumns_keep_the_contract(name: str) -> None:
+    size = ALL[name]
+    model = ImageModel(name, 3, pretrained=False, lin_ftrs=[8], ps=0.0, hypercolumns=True).eval()
+    x = torch.rand(2, 3, size, size)
+    program = torch.export.export(model, (x,))
+    with torch.no_grad():
+        out = model(x)
+        assert out.shape == (2, 3)
+        torch.testing.assert_close(model.from_features(model.features(x)), out)
+        torch.testing.assert_close(program.module()(x), out, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(copy.deepcopy(model)(x), out)
+    model.train()
+    model(x).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_spread_is_wide() -> None:

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import timm
 import torch
@@ -32,6 +34,43 @@ def test_swin_map_is_channels_first_and_square_grid_is_in_order() -> None:
     with torch.no_grad():
         expected = model.forward_features(x).permute(0, 3, 1, 2)
         torch.testing.assert_close(lh.Encoder(model, normalize=False).eval()(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_hypercolumns_are_the_maps_of_all_scales_at_the_size_of_the_last() -> None:
+    model = timm.create_model("test_efficientnet", pretrained=False).eval()
+    stages = timm.create_model("test_efficientnet", pretrained=False, features_only=True).eval()
+    stages.load_state_dict(model.state_dict(), strict=False)
+    encoder = lh.Encoder(copy.deepcopy(model), normalize=False, hypercolumns=True).eval()
+    x = torch.rand(2, 3, 64, 128)
+    with torch.no_grad():
+        maps = zip(stages(x), (16, 8, 4, 2, 1), strict=True)
+        expected = [m.unfold(2, n, n).unfold(3, n, n).mean((4, 5)) for m, n in maps]
+        torch.testing.assert_close(encoder(x), torch.cat([*expected, model.forward_features(x)], 1), atol=1e-5, rtol=0)
+    assert encoder.num_features == encoder(x).shape[1] == 16 + 24 + 32 + 48 + 64 + 256
+
+
+def test_hypercolumns_have_the_last_map_once() -> None:
+    encoder = lh.Encoder("torchvision/resnet18", pretrained=False, hypercolumns=True).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        *_, last = encoder.pyramid(x)
+        torch.testing.assert_close(encoder(x)[:, -512:], last)
+    assert encoder.num_features == 64 + 64 + 128 + 256 + 512
+
+
+def test_hypercolumns_of_a_vit_are_normalised_as_its_last_grid() -> None:
+    model = timm.create_model("test_vit", pretrained=False).eval()
+    encoder = lh.Encoder(copy.deepcopy(model), normalize=False, hypercolumns=True).eval()
+    x = torch.rand(1, 3, 160, 160)
+    with torch.no_grad():
+        expected = model.get_intermediate_layers(x, n=encoder.meta.pyramid, reshape=True, norm=True)
+        torch.testing.assert_close(encoder(x)[:, : 4 * 64], torch.cat(expected, dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_hypercolumns_of_a_single_map_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(ValueError, match="two scales or depths at least, for `hypercolumns`, but it gives 1"):
+        lh.Encoder(model, image_size=32, hypercolumns=True)
 
 
 def test_vit_takes_other_sizes_and_shapes() -> None:

@@ -30,8 +30,9 @@ def test_no_outputs_are_refused() -> None:
 
 
 def test_what_only_a_name_can_use_is_refused_with_an_encoder() -> None:
-    with pytest.raises(ValueError, match="with an encoder's name"):
-        ImageModel(Encoder("test_resnet", pretrained=False), 2, in_channels=1)
+    for given in ({"in_channels": 1}, {"hypercolumns": True}):
+        with pytest.raises(ValueError, match="with an encoder's name"):
+            ImageModel(Encoder("test_resnet", pretrained=False), 2, **given)
 
 
 def test_an_empty_head_is_kept() -> None:

@@ -130,24 +130,25 @@ class _Encoding:
         """Writes this process's share of the rows that are missing."""
         trainer = self.encoder.trainer
         share = torch.arange(trainer.global_rank, len(self.images), trainer.world_size)
-        missing = [share[~rows.written[view, share]] for view in range(self.views)]
+        # all views of an image come together, so that its file is read once
+        places, views = (~rows.written[:, share].T).nonzero(as_tuple=True)
+        todo = share[places]
         bar = tqdm(
             desc=f"encoding {self.name} images",
-            total=sum(map(len, missing)),
+            total=len(todo),
             unit="image",
             disable=not (self.encoder.progress and trainer.is_global_zero),
         )
         with bar, _flushing(rows):
-            for view, todo in enumerate(missing):
-                done = 0
-                for batch, rest in self.images.batches(todo, view):
-                    part = todo[done : done + len(batch)]
-                    rows.write(view, part, self.encoder.features(batch))
-                    if not isinstance(self.images.dataset, KeyedImages):
-                        # copies, as what comes from a worker holds a file each
-                        self.rest.update(zip(part.tolist(), copy.deepcopy(rest), strict=True))
-                    done += len(batch)
-                    bar.update(len(batch))
+            done = 0
+            for batch, rest in self.images.batches(todo, views):
+                part = slice(done, done + len(batch))
+                rows.write(views[part], todo[part], self.encoder.features(batch))
+                if not isinstance(self.images.dataset, KeyedImages):
+                    # copies, as what comes from a worker holds a file each
+                    self.rest.update(zip(todo[part].tolist(), copy.deepcopy(rest), strict=True))
+                done += len(batch)
+                bar.update(len(batch))
 
 
 def _in_file(encoding: _Encoding, path: Path) -> Tensor:

@@ -26,13 +26,14 @@ class SingleImages:
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def batches(self, rows: Tensor, view: int = 0) -> Iterator[tuple[Tensor, list[tuple[Any, ...]]]]:
-        """Reads the images of some rows, as changed in a view, with what follows each."""
+    def batches(self, rows: Tensor, views: Tensor | None = None) -> Iterator[tuple[Tensor, list[tuple[Any, ...]]]]:
+        """Reads the images of some rows, each as changed in a view, the first by default, with what follows each."""
+        views = torch.zeros_like(rows) if views is None else views
         return iter(
             seeded_rows(
                 self.dataset,
                 rows.tolist(),
-                hash((self.seed, view)) % 2**62,
+                [hash((self.seed, view)) % 2**62 for view in views.tolist()],
                 self.batch_size,
                 collate_fn=collate_with_rest,
                 **self.settings,

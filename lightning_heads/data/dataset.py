@@ -36,12 +36,16 @@ class ImageDataset(Dataset[Any]):
             raise ValueError(f"Expected one target a file, but got {len(targets)} targets for {len(paths)} files")
         self.paths, self.targets = [*paths], targets
         self.channels, self.size, self.augment = channels, size, augment
+        self._last: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
-        image = self.size(read_image(self.paths[index], self.channels)).to(torch.float32) / 255
+        # several views of an image are asked for one behind the other: its file is read once
+        if self._last is None or self._last[0] != index:
+            self._last = index, read_image(self.paths[index], self.channels)
+        image = self.size(self._last[1]).to(torch.float32) / 255
         if self.augment is not None:
             image = self.augment(image)
         return image if self.targets is None else (image, self.targets[index])

@@ -30,26 +30,26 @@ class FeatureRows:
         self.features = torch.empty(*shape, dtype=dtype)
         self.written = torch.zeros(*shape[:2], dtype=torch.bool)
 
-    def write(self, view: int, rows: Tensor, values: Tensor) -> None:
-        """Writes the rows of a view.
+    def write(self, views: int | Tensor, rows: Tensor, values: Tensor) -> None:
+        """Writes rows of a view, or of a view each.
 
         Raises:
             ValueError: If a finite value is beyond the range of their type.
         """
-        self._set(view, rows, values)
-        self.written[view, rows] = True
+        self._set(views, rows, values)
+        self.written[views, rows] = True
 
     def flush(self) -> None:
         """Has what is written outlive the process, where it is kept."""
 
-    def _set(self, view: int, rows: Tensor, values: Tensor) -> None:
+    def _set(self, views: int | Tensor, rows: Tensor, values: Tensor) -> None:
         kept = values.to(self.features.dtype)
         if not torch.equal(kept.isfinite(), values.isfinite()):
             raise ValueError(
                 f"Expected features within the range of {self.features.dtype}, but got {values.abs().max():g}; "
                 '`dtype="bfloat16"` has that of float32'
             )
-        self.features[view, rows] = kept
+        self.features[views, rows] = kept
 
 
 class FeatureFile(FeatureRows):
@@ -78,19 +78,19 @@ class FeatureFile(FeatureRows):
         data = torch.frombuffer(self._map, dtype=torch.uint8, offset=start)
         self.features = data[:-count].view(dtype).view(*shape)
         self.written = data[-count:].view(torch.bool).view(*shape[:2])
-        self._pending: list[tuple[int, Tensor]] = []
+        self._pending: list[tuple[int | Tensor, Tensor]] = []
         self._saved = time.monotonic()
 
-    def write(self, view: int, rows: Tensor, values: Tensor) -> None:
-        self._set(view, rows, values)
-        self._pending.append((view, rows))
+    def write(self, views: int | Tensor, rows: Tensor, values: Tensor) -> None:
+        self._set(views, rows, values)
+        self._pending.append((views, rows))
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.flush()
 
     def flush(self) -> None:
         self._map.flush()
-        for view, rows in self._pending:
-            self.written[view, rows] = True
+        for views, rows in self._pending:
+            self.written[views, rows] = True
         self._map.flush()
         self._pending, self._saved = [], time.monotonic()
 

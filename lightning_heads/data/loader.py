@@ -124,19 +124,21 @@ class SeededLoader(DataLoader[Any]):
         self._resumed = state
 
 
-def seeded_rows(dataset: Dataset[Any], rows: list[int], seed: int, batch_size: int, **settings: Any) -> DataLoader[Any]:
-    """Deals out some samples of a data set, in order, each with random numbers by the seed and its index alone.
+def seeded_rows(
+    dataset: Dataset[Any], rows: list[int], seeds: list[int], batch_size: int, **settings: Any
+) -> DataLoader[Any]:
+    """Deals out some samples of a data set, in order, each with random numbers by its seed and its index alone.
 
     Args:
         dataset: A map-style data set.
         rows: Indices of the samples.
-        seed: Seed.
+        seeds: A seed for each of them.
         batch_size: Samples a batch.
         **settings: Further settings of torch's `DataLoader`.
     """
-    keys = [(row, hash((seed, row)) % 2**32) for row in rows]
-    generator = torch.Generator().manual_seed(seed % 2**32)
-    return DataLoader(_SeededDataset(dataset), batch_size, sampler=keys, generator=generator, **settings)
+    keys = [(row, hash((seed, row)) % 2**32) for row, seed in zip(rows, seeds, strict=True)]
+    # with a generator of its own it draws nothing from the global one
+    return DataLoader(_SeededDataset(dataset), batch_size, sampler=keys, generator=torch.Generator(), **settings)
 
 
 class _SeededSampler(DistributedSampler[tuple[int, int]]):

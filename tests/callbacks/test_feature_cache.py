@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 import lightning_heads as lh
+from lightning_heads.data.read import read_image
 from tests.helpers import run_processes, trainer_for
 
 FROZEN = 3
@@ -151,6 +152,21 @@ def test_views_are_augmented_and_drawn(photos: Path, tmp_path: Path) -> None:
     trainer.fit(_task("images"), data)
     assert count.seen == 3 * 16 + 1
     assert len(torch.unique(torch.cat(seen), dim=0)) > 2 * 16
+
+
+def test_files_are_read_once_whatever_the_views(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path, channels: int) -> Tensor:
+        read.append(path)
+        return read_image(path, channels)
+
+    monkeypatch.setattr("lightning_heads.data.dataset.read_image", counted)
+    phases = lh.Phases([lh.Phase(2, train_from=-1, norm="eval")])
+    trainer = trainer_for(tmp_path, [phases, lh.FeatureCache(views=3, progress=False)], epochs=2, limit_val_batches=0)
+    trainer.fit(_task("images"), lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0))
+    assert len(read) == 16
+    assert len(set(read)) == 16
 
 
 def test_a_second_frozen_phase_encodes_again(photos: Path, tmp_path: Path) -> None:

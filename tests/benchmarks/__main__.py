@@ -88,6 +88,16 @@ def fine_tune(seeds: list[int]) -> tuple[Results, Figures]:
     return found, figures
 
 
+def bare_loop(seeds: list[int]) -> tuple[Results, Figures]:
+    """Has epochs take turns in one process, as the bare loop is too near for processes on a busy machine to tell."""
+    found = turns(["fine-tune-in-turn"], seeds)
+    medians = [
+        statistics.median(a / b for a, b in zip(result["epochs"], result["bare_epochs"], strict=True))
+        for result in found["fine-tune-in-turn"]
+    ]
+    return found, {"fine-tune epoch, time over a bare loop's in the same process": medians}
+
+
 def accuracy(seeds: list[int]) -> tuple[Results, Figures]:
     """Runs end where they reach the target; a turn has a ratio if we and one of fastai's did."""
     own, *peers = names = [
@@ -117,7 +127,14 @@ def loading(seeds: list[int]) -> tuple[Results, Figures]:
     return found, figures
 
 
-KINDS = {"loading": loading, "fine_tune": fine_tune, "frozen": frozen, "views": views, "accuracy": accuracy}
+KINDS = {
+    "loading": loading,
+    "fine_tune": fine_tune,
+    "bare_loop": bare_loop,
+    "frozen": frozen,
+    "views": views,
+    "accuracy": accuracy,
+}
 
 
 def main() -> None:

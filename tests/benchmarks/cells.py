@@ -237,12 +237,16 @@ def epoch_of(
     return clock.result()
 
 
-def bare_loop(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains our model on our loader's batches."""
+def bare(options: argparse.Namespace) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
+    """Returns our model, its optimiser and our loader, to train without a trainer."""
     torch.manual_seed(options.seed)
     model = lh.ImageModel(ENCODER, 2, weights=WEIGHTS).to(DEVICE)
     optimizer = torch.optim.AdamW(lh.optimizer_groups(model), lr=1e-3, betas=(0.9, 0.99), eps=1e-5)
-    return epoch_of(model, optimizer, our_data(options).train_dataloader())
+    return model, optimizer, our_data(options).train_dataloader()
+
+
+def bare_loop(options: argparse.Namespace) -> dict[str, Any]:
+    return epoch_of(*bare(options))
 
 
 def torchvision_loop(options: argparse.Namespace) -> dict[str, Any]:
@@ -282,6 +286,19 @@ def fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
     return ours(options, [lh.OneCycle()], 1, validates=False)
 
 
+def fine_tune_in_turn(options: argparse.Namespace) -> dict[str, Any]:
+    """Alternates epochs of ours and of the bare loop in this process; of six each, all but the first count."""
+    model, optimizer, loader = bare(options)
+    epochs: list[float] = []
+
+    class Between(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            epochs.extend(epoch_of(model, optimizer, loader)["epochs"])
+
+    result = ours(options, [lh.OneCycle(), Between()], 6, validates=False)
+    return {"epochs": result["epochs"][1:], "bare_epochs": epochs[1:]}
+
+
 def fastai_fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
     def fit(learner: Any) -> None:
         learner.unfreeze()
@@ -291,9 +308,9 @@ def fastai_fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains a head on cached hypercolumns of two views, by up to three one-cycles, until the target is reached."""
+    """Trains a head on cached hypercolumns of four views, by up to three one-cycles, until the target is reached."""
     phases = lh.Phases([lh.Phase(10, train_from=-1, norm="eval") for _ in range(3)])
-    cache = lh.FeatureCache(views=2, progress=False)
+    cache = lh.FeatureCache(views=4, progress=False)
     return ours(options, [phases, cache], 30, target=TARGET, lit=False, hypercolumns=True)
 
 
@@ -369,6 +386,7 @@ RUNS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "ours-fine-tune": fine_tune_epoch,
     "fastai-fine-tune": fastai_fine_tune_epoch,
     "bare-fine-tune": bare_loop,
+    "fine-tune-in-turn": fine_tune_in_turn,
     "torchvision-fine-tune": torchvision_loop,
     "ours-accuracy": accuracy_run,
     "fastai-accuracy": fastai_accuracy_run,

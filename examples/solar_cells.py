@@ -19,8 +19,12 @@ from lightning_heads.cli import main as run_cli
 FOLDER = Path("demo/solar_cells")
 ENCODER = "tf_efficientnet_lite0"
 
-# a first answer in the time of an epoch or two, as the encoder sees each image twice in all
+# a first answer in the time of an epoch or two, as the encoder sees each image twice: fastai's head, on all scales
 HEAD_ALONE = (
+    "--model.init_args.hypercolumns=true",
+    "--model.init_args.concat_pool=true",
+    "--model.init_args.lin_ftrs=[512]",
+    "--model.init_args.ps=0.5",
     "--trainer.max_epochs=20",
     """--trainer.callbacks=[
         {class_path: Phases, init_args: {phases: [{class_path: Phase, init_args: {train_from: -1, norm: eval}}]}},

@@ -27,14 +27,18 @@ class SingleImages:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def batches(self, rows: Tensor, views: Tensor | None = None) -> Iterator[tuple[Tensor, list[tuple[Any, ...]]]]:
-        """Reads the images of some rows, each as changed in a view, the first by default, with what follows each."""
+        """Reads the images of some rows, each as changed in a view, the first by default, with what follows each.
+
+        Batches are cut so that consecutive views of an image, all of them, are in one batch and read by one worker.
+        """
         views = torch.zeros_like(rows) if views is None else views
+        together = int(views.max()) + 1 if len(views) else 1
         return iter(
             seeded_rows(
                 self.dataset,
                 rows.tolist(),
                 [hash((self.seed, view)) % 2**62 for view in views.tolist()],
-                self.batch_size,
+                max(self.batch_size // together, 1) * together,
                 collate_fn=collate_with_rest,
                 **self.settings,
             )

@@ -36,19 +36,26 @@ class ImageDataset(Dataset[Any]):
             raise ValueError(f"Expected one target a file, but got {len(targets)} targets for {len(paths)} files")
         self.paths, self.targets = [*paths], targets
         self.channels, self.size, self.augment = channels, size, augment
-        self._last: tuple[int, Tensor] | None = None
+        self._last: tuple[object, Tensor] = None, torch.empty(0)  # stamps of the file that was read last, and the image
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
-        # several views of an image are asked for one behind the other: its file is read once
-        if self._last is None or self._last[0] != index:
-            self._last = index, read_image(self.paths[index], self.channels)
-        image = self.size(self._last[1]).to(torch.float32) / 255
+        # several views of an image are asked for one behind the other: its file is read once, unless it changes
+        stamps = file_stamps([self.paths[index]])
+        last, image = self._last
+        if stamps != last:
+            image = read_image(self.paths[index], self.channels)
+            self._last = stamps, image
+        image = self.size(image).to(torch.float32) / 255
         if self.augment is not None:
             image = self.augment(image)
         return image if self.targets is None else (image, self.targets[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the last image out of what a worker process is sent."""
+        return {**vars(self), "_last": (None, torch.empty(0))}
 
     def image_key(self) -> object:
         """Returns what determines the images."""

@@ -60,19 +60,13 @@ class SequentialBackbone(Backbone):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            for block in _blocks(self.body):
-                x = checkpoint(block, x, use_reentrant=False)
-        else:
-            for step in flat_steps(self.body):
-                x = step(x)
-        return self._read_out(channels_first(x, self.meta))
+        return self._read_out(self._run(x, ())[0])
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        return self._maps(x)[1]
+        return self._run(x, self.meta.pyramid)[1]
 
     def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        last, maps = self._maps(x)
+        last, maps = self._run(x, self.meta.pyramid)
         return self._read_out(last), maps
 
     def depths(self) -> dict[str, int]:
@@ -88,11 +82,14 @@ class SequentialBackbone(Backbone):
     def set_grad_checkpointing(self, enable: bool) -> None:
         self.grad_checkpointing = enable
 
-    def _maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        maps = []
-        for i, step in enumerate(flat_steps(self.body)):
-            x = step(x)
-            if i in self.meta.pyramid:
+    def _run(self, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Returns the last map, and those after some of the steps."""
+        recomputes = self.grad_checkpointing and self.training and torch.is_grad_enabled()
+        maps, done = [], 0
+        for block in _blocks(self.body, levels) if recomputes else [[step] for step in flat_steps(self.body)]:
+            x = checkpoint(nn.Sequential(*block), x, use_reentrant=False) if recomputes else block[0](x)
+            done += len(block)
+            if done - 1 in levels:
                 maps.append(channels_first(x, self.meta))
         return channels_first(x, self.meta), maps
 
@@ -186,14 +183,18 @@ def channels_first(x: Tensor, meta: EncoderMeta) -> Tensor:
     return x.permute(0, 3, 1, 2) if meta.layout == "NHWC" else x
 
 
-def _blocks(body: nn.Module) -> list[nn.Sequential]:
-    """Groups the steps so that none begins by overwriting what another saved, as an activation in place would."""
+def _blocks(body: nn.Module, levels: Sequence[int]) -> list[list[nn.Module]]:
+    """Groups the steps so that none begins by overwriting what another saved, as an activation in place would.
+
+    A group ends with each step of `levels`, the last of its height, which no activation follows.
+    """
     blocks: list[list[nn.Module]] = []
-    for step in flat_steps(body):
-        if not blocks or isinstance(step, nn.Conv2d) or next(step.children(), None) is not None:
+    for i, step in enumerate(flat_steps(body)):
+        begins = isinstance(step, nn.Conv2d) or next(step.children(), None) is not None or i - 1 in levels
+        if not blocks or begins:
             blocks.append([])
         blocks[-1].append(step)
-    return [nn.Sequential(*block) for block in blocks]
+    return blocks
 
 
 def append_readout(x: Tensor, vector: Tensor) -> Tensor:

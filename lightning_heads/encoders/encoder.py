@@ -25,8 +25,8 @@ class Encoder(nn.Module):
     every position of that map, so that pooling gives it back and nothing that was pretrained is lost; `readout=False`
     leaves the bare map. With `hypercolumns` the pyramid's finer or shallower maps, averaged down to the last one's
     size, come before it, so that a head sees texture and parts beside objects: where images are unlike those that the
-    encoder was trained on, a head alone is better for it (Hariharan 2015, Hypercolumns; Evci 2022, Head2Toe). `pyramid`
-    gives one bare map per scale.
+    encoder was trained on, a head alone may be better for it (Hariharan 2015, Hypercolumns; Evci 2022, Head2Toe).
+    `pyramid` gives one bare map per scale.
 
     Args:
         name_or_module: A timm architecture (with or without a weight tag), a torchvision architecture
@@ -129,7 +129,10 @@ class Encoder(nn.Module):
         return self.meta.reductions
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`."""
+        """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`.
+
+        With `hypercolumns` the others are in it.
+        """
         if self._only_pyramid:
             raise RuntimeError("Expected a whole encoder, but `keep_pyramid` has left what `pyramid` needs alone")
         x = self._prepare(x)

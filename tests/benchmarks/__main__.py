@@ -1,8 +1,8 @@
 """What training costs beside fastai, torchvision and plain PyTorch, on photographs of solar cells.
 
 `python tests/benchmarks` measures everything, in about two hours on 2 cores, and `--what` some of it. Contenders take
-turns, each in a process of its own, and figures are medians over the turns, with their range. What is printed also
-goes to `demo/benchmarks.json`.
+turns, each in a process of its own, but for `bare_loop`, and figures are medians over the turns, with their range. What
+is printed also goes to `demo/benchmarks.json`.
 """
 
 import argparse

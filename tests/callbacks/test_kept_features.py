@@ -14,12 +14,15 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
 import lightning_heads as lh
+from lightning_heads.callbacks.feature_encoding import FeatureEncoder
+from lightning_heads.data.feature_rows import FeatureFile
 from tests.helpers import run_processes, trainer_for
 
 COUNT = 20
@@ -85,6 +88,43 @@ def test_a_second_run_encodes_nothing(photos: Path, tmp_path: Path) -> None:
         assert torch.equal(one, other)
     for one, other in zip(head, fit(photos, None)[1], strict=True):
         assert torch.equal(one, other)
+
+
+def test_each_view_is_of_its_image(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a run broke off and left some views of an image."""
+    settings: dict[str, Any] = {
+        "cache": {"views": 3},
+        "data": {"augment": True, "augmentation": v2.ColorJitter(0.001), "batch_size": 8},
+    }
+    folder = tmp_path / "views"
+    with monkeypatch.context() as patch:
+        left = iter(range(1 + 3))  # one image is tried first
+        features = FeatureEncoder.features
+
+        def breaking(encoder: FeatureEncoder, images: Tensor) -> Tensor:
+            if next(left, None) is None:
+                raise RuntimeError("broken off")
+            return features(encoder, images)
+
+        patch.setattr(FeatureEncoder, "features", breaking)
+        with pytest.raises(RuntimeError, match="broken off"):
+            fit(photos, folder, **settings)
+    (partial,) = folder.glob("training-*.partial")
+    with safe_open(partial, "pt") as file:
+        shape = file.get_slice("features").get_shape()
+    rows = FeatureFile(partial.with_suffix(".safetensors"), shape, torch.float32)
+    assert rows.written.sum() == 3 * 6
+    rows.written[1, 2], rows.features[1, 2] = False, 0
+    rows.flush()
+    fit(photos, folder, **settings)
+    fit(photos, tmp_path / "plain")
+    (made,) = folder.glob("training-*.safetensors")
+    (plain,) = (tmp_path / "plain").glob("training-*.safetensors")
+    views, images = load_file(made)["features"], load_file(plain)["features"][0]
+    assert len(views) == 3
+    assert not torch.equal(views[0], views[1])
+    for view in views:
+        assert torch.cdist(view, images).argmin(dim=1).tolist() == [*range(16)]
 
 
 def test_another_head_and_learning_rate_find_the_features(photos: Path, tmp_path: Path) -> None:

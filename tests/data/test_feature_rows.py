@@ -23,7 +23,8 @@ def test_a_file_holds_what_was_written(dtype: torch.dtype, tmp_path: Path) -> No
     for rows in (file, memory):
         for view in range(2):
             rows.write(view, torch.tensor([4, 0]), values[view, [4, 0]])
-            rows.write(view, torch.tensor([1, 2, 3]), values[view, 1:4])
+        views, places = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 1, 2, 2, 3, 3])
+        rows.write(views, places, values[views, places])
         rows.flush()
         assert torch.equal(rows.features, values)
     file.finish()

@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models import densenet121, vit_b_32
 
 import lightning_heads as lh
+from lightning_heads.encoders.unused import recorded_calls
 
 
 def test_normalises_by_the_weights_own_statistics() -> None:
@@ -108,8 +109,9 @@ def test_impossible_group_count_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_vit", "resnet18", "torchvision/resnet18"])
-def test_gradient_checkpointing_gives_equal_gradients(name: str) -> None:
-    encoder = lh.Encoder(name, pretrained=False).train()
+@pytest.mark.parametrize("hypercolumns", [False, True])
+def test_gradient_checkpointing_gives_equal_gradients(name: str, hypercolumns: bool) -> None:
+    encoder = lh.Encoder(name, pretrained=False, hypercolumns=hypercolumns).train()
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
@@ -120,9 +122,12 @@ def test_gradient_checkpointing_gives_equal_gradients(name: str) -> None:
         encoder(x).square().mean().backward()
         return [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
 
-    plain = gradients()
+    with recorded_calls(encoder) as once:
+        plain = gradients()
     encoder.set_grad_checkpointing()
-    torch.testing.assert_close(gradients(), plain, atol=1e-5, rtol=1e-4)
+    with recorded_calls(encoder) as again:
+        torch.testing.assert_close(gradients(), plain, atol=1e-5, rtol=1e-4)
+    assert len(again) > 1.5 * len(once)
 
 
 def test_gradient_checkpointing_is_refused_where_it_is_missing() -> None:

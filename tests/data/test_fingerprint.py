@@ -1,5 +1,6 @@
 """What a fingerprint changes with, and what it does not."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -111,16 +112,16 @@ def test_transforms_count_by_settings() -> None:
     assert len({fingerprint(each) for each in found}) == len(found)
 
 
-def test_code_counts(tmp_path: Path) -> None:
+def test_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prints = []
-    for factor in (2, 3):
-        (tmp_path / f"changes{factor}").mkdir()
-        (tmp_path / f"changes{factor}" / "mine.py").write_text(f"def double(x):\n    return {factor} * x\n")
-        code = "import mine; from lightning_heads.data.fingerprint import fingerprint; print(fingerprint(mine.double))"
-        folder = tmp_path / f"changes{factor}"
-        found = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-        prints.append(found.stdout)
-    assert prints[0] != prints[1]
+    for name, factor in (("a", 2), ("b", 3), ("c", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(f"def double(x):\n    return {factor} * x\n")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / name)
+            prints.append(fingerprint(importlib.import_module("mine").double))
+        del sys.modules["mine"]
+    assert prints[0] == prints[2] != prints[1]
 
 
 def test_code_that_was_typed_in_counts() -> None:

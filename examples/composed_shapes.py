@@ -1,8 +1,8 @@
 """Composes a segmentation data set of real photographs whose masks are exact.
 
 An image is a crop of one photograph on which shapes, digits and thin curves lie whose inside is a crop of another one,
-brought near the mean and the contrast of what it covers: neither colour nor brightness tells classes apart. The
-mask is the geometry that was drawn, without antialiasing, so that it has no labelling errors.
+brought near the mean and the contrast of what it covers: neither color nor brightness tells classes apart. The
+mask is the geometry that was drawn, without antialiasing, so that it has no labeling errors.
 
 The photographs ship inside scikit-image, scikit-learn and elpv-dataset (Deitsch 2019, Solar Energy 185; CC BY-NC-SA
 4.0), so nothing is downloaded. Training takes its crops from the left of each photograph and validation from the right,

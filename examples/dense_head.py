@@ -1,4 +1,4 @@
-"""Segments with a nearest-neighbour upsampling head, an exercise of fastai's book, and with a U-Net beside it.
+"""Segments with a nearest-neighbor upsampling head, an exercise of fastai's book, and with a U-Net beside it.
 
 Both stand on the same encoder and train for as many epochs, on the composed shapes of `composed_shapes.py`. What the
 U-Net has more are the encoder's finer maps, which edges and thin curves need.
@@ -34,7 +34,7 @@ def main() -> None:
     data = lh.MaskFolderData(FOLDER, codes=CLASSES, image_size=options.size, batch_size=8, num_workers=0)
     weights, classes = FOLDER / f"{ENCODER}.safetensors", len(CLASSES)
     models = {
-        "nearest-neighbour head": lh.DenseModel(ENCODER, classes, weights=weights, upsample="nearest"),
+        "nearest-neighbor head": lh.DenseModel(ENCODER, classes, weights=weights, upsample="nearest"),
         "U-Net": lh.DynamicUnet(ENCODER, classes, weights=weights),
     }
     scores = {}

@@ -14,7 +14,7 @@ import safetensors.torch
 import timm
 import torch
 
-from lightning_heads.cli import main as run_cli
+from lightning_heads.cli.main import main as run_cli
 
 FOLDER = Path("demo/solar_cells")
 ENCODER = "tf_efficientnet_lite0"

@@ -13,8 +13,9 @@ import torch
 from solar_cells import prepare_weights
 from torch import Tensor
 
-from lightning_heads.callbacks.pictures import Row, draw_sheet, save_picture, to_pixels
-from lightning_heads.cli import main as run_cli
+from lightning_heads.cli.main import main as run_cli
+from lightning_heads.drawing.sheet import Row, draw_sheet, to_pixels
+from lightning_heads.utils.files import save_picture
 
 FOLDER = Path("demo/super_resolution")
 SHOWN, ZOOM = 72, 4  # side of the part that is drawn, in pixels, and how many times it is enlarged

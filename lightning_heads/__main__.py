@@ -23,7 +23,7 @@ def run() -> None:
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(HELP.format("\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
         return
-    from .cli import main  # loading torch and Lightning takes seconds
+    from .cli.main import main  # loading torch and Lightning takes seconds
 
     main()
 

@@ -26,7 +26,7 @@ from .data import (
     Degradation,
     Downscale,
     EmbeddingIndex,
-    Grey,
+    Grayscale,
     ImageData,
     ImageFolderData,
     ImageReadError,
@@ -45,8 +45,9 @@ from .data import (
     verify_images,
 )
 from .encoders import Encoder, EncoderMeta, create_body, model_meta
-from .freezing import freeze, freeze_to, unfreeze
 from .heads import create_dense_head, create_head
+from .inference import TestTimeAugmentation
+from .interop import load_fastai_unet
 from .layers import AdaptiveConcatPool2d
 from .losses import (
     ContrastiveLoss,
@@ -60,11 +61,20 @@ from .losses import (
     TripletLoss,
     TverskyLoss,
 )
-from .lr_curve import LRCurve
-from .lr_search import lr_find
-from .models import DenseModel, DynamicUnet, ImageModel, SiameseModel, load_fastai_unet
-from .params import optimizer_groups, param_groups
-from .schedules import Constant, Cycle, FlatCosine, Restarts, Shape
+from .lr_finder import LRCurve, lr_find
+from .models import DenseModel, DynamicUnet, ImageModel, SiameseModel
+from .optim import (
+    Constant,
+    Cycle,
+    FlatCosine,
+    Restarts,
+    Shape,
+    freeze,
+    freeze_to,
+    optimizer_groups,
+    param_groups,
+    unfreeze,
+)
 from .search import LookAlikes, draw_look_alikes, embed, look_alikes
 from .tasks import (
     ImageClassifier,
@@ -73,7 +83,6 @@ from .tasks import (
     ImageRestorer,
     ImageSegmenter,
     PairClassifier,
-    TestTimeAugmentation,
     TransferModule,
 )
 
@@ -102,7 +111,7 @@ __all__ = [
     "FlatCosine",
     "FocalLoss",
     "GradualUnfreeze",
-    "Grey",
+    "Grayscale",
     "ImageClassifier",
     "ImageData",
     "ImageEmbedder",

@@ -22,7 +22,7 @@ Y = torch.arange(16) % 2
 
 
 class Net(nn.Module):
-    """Three groups, with normalisation and dropout in the body."""
+    """Three groups, with normalization and dropout in the body."""
 
     def __init__(self, dropout: float = 0.0, batch_norm: bool = True) -> None:
         super().__init__()

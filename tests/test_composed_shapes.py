@@ -78,8 +78,8 @@ def test_brightness_does_not_give_shapes_away(shapes):
     darker = []
     for seed in range(60):
         image, mask = shapes.compose(seed, 64)
-        grey = image.float().mean(0)
-        darker.append((grey[(mask > 0) & (mask < 5)].mean() < grey[mask == 0].mean()).item())
+        gray = image.float().mean(0)
+        darker.append((gray[(mask > 0) & (mask < 5)].mean() < gray[mask == 0].mean()).item())
     assert 0.3 < sum(darker) / len(darker) < 0.7
 
 

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 
 import lightning_heads as lh
-from lightning_heads.cli import main
+from lightning_heads.cli.main import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CONFIGS = sorted(EXAMPLES.rglob("*.yaml"))
@@ -93,6 +93,6 @@ def test_dense_head_prints_both_scores(
     importlib.import_module("dense_head").main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" validation")[0].strip() for line in lines if "mIoU" in line] == [
-        "nearest-neighbour head",
+        "nearest-neighbor head",
         "U-Net",
     ]

@@ -2,19 +2,19 @@
 
 from .ema import EMA
 from .exact_resume import ExactResume
-from .feature_cache import FeatureCache
-from .image_writer import ImageWriter
-from .mask_plot import MaskPlot
-from .mask_writer import MaskWriter
-from .mixing import MixUpCutMix
-from .phase_plot import plot_schedule
-from .phases import Phases
-from .plan import Phase
-from .plateau import Plateau
-from .plots import ConfusionMatrixPlot, WorstPredictionsPlot
-from .prediction_writer import PredictionWriter
-from .recipes import FineTune, GradualUnfreeze, OneCycle
-from .restoration_plot import RestorationPlot
+from .feature_cache.feature_cache import FeatureCache
+from .mixup import MixUpCutMix
+from .phases.phases import Phases
+from .phases.plan import Phase
+from .phases.plateau import Plateau
+from .phases.plot import plot_schedule
+from .phases.recipes import FineTune, GradualUnfreeze, OneCycle
+from .plots.classification import ConfusionMatrixPlot, WorstPredictionsPlot
+from .plots.masks import MaskPlot
+from .plots.restoration import RestorationPlot
+from .writers.images import ImageWriter
+from .writers.masks import MaskWriter
+from .writers.predictions import PredictionWriter
 
 __all__ = [
     "EMA",

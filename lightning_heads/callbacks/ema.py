@@ -13,7 +13,7 @@ class EMA(WeightAveraging):
     formula lets both drift. Otherwise it is Lightning's `EMAWeightAveraging` (Polyak 1992; Tarvainen 2017).
 
     Args:
-        decay: Weight of the average at each optimiser step, in [0, 1).
+        decay: Weight of the average at each optimizer step, in [0, 1).
         device: Where to keep the average; by default beside the model.
     """
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ..random_state import random_state, restore_random_state
+from ..utils.random_state import random_state, restore_random_state
 
 
 class ExactResume(L.Callback):
@@ -18,8 +18,8 @@ class ExactResume(L.Callback):
     process's CUDA device), as dropout and shuffling draw from them, and goes on from it. Validation, whose loader draws
     a seed, leaves torch's generator as it was, so that training does not depend on how often there is one. In the
     middle of an epoch it takes a loader with a state, as the data modules here have. Two kinds of checkpoint are not
-    exact: one saved between the batches of an optimiser step, which has no gradients, and one that an exception left
-    after a forward pass, which had moved the statistics of batch normalisation.
+    exact: one saved between the batches of an optimizer step, which has no gradients, and one that an exception left
+    after a forward pass, which had moved the statistics of batch normalization.
 
     Every task here has it.
     """

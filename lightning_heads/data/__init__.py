@@ -1,23 +1,23 @@
 """Data modules: real files in, batches of inputs and targets out."""
 
-from .augment import AugTransforms
-from .class_batches import ClassBatches
-from .degrade import Crappify, Degradation, Downscale, Grey, Noise
 from .embedding_index import EmbeddingIndex
-from .image_data import ImageData
-from .image_folder import ImageFolderData
-from .image_table import ImageTableData
-from .loader import SeededLoader
-from .mask import MaskReadError, mask_values, read_mask
-from .mask_codes import MaskCodes
-from .mask_data import MaskData
-from .mask_folder import MaskFolderData
-from .mask_table import MaskTableData
-from .pair_data import PairData
-from .pair_folder import PairFolderData
-from .pair_table import PairTableData
-from .read import ImageReadError, read_image, verify_images
-from .restoration import RestorationData
+from .images.datamodule import ImageData
+from .images.folder import ImageFolderData
+from .images.reading import ImageReadError, read_image, verify_images
+from .images.table import ImageTableData
+from .loading.class_batches import ClassBatches
+from .loading.seeded_loader import SeededLoader
+from .masks.codes import MaskCodes
+from .masks.datamodule import MaskData
+from .masks.folder import MaskFolderData
+from .masks.reading import MaskReadError, mask_values, read_mask
+from .masks.table import MaskTableData
+from .pairs.datamodule import PairData
+from .pairs.folder import PairFolderData
+from .pairs.table import PairTableData
+from .restoration.datamodule import RestorationData
+from .transforms.augment import AugTransforms
+from .transforms.degrade import Crappify, Degradation, Downscale, Grayscale, Noise
 
 __all__ = [
     "AugTransforms",
@@ -26,7 +26,7 @@ __all__ = [
     "Degradation",
     "Downscale",
     "EmbeddingIndex",
-    "Grey",
+    "Grayscale",
     "ImageData",
     "ImageFolderData",
     "ImageReadError",

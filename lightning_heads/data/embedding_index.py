@@ -12,7 +12,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from .whole_file import save_whole
+from ..utils.files import save_whole
 
 _FORMAT = "lightning_heads.EmbeddingIndex"
 _BLOCK = 2**24  # scores in memory at a time: 64 MiB

@@ -1,19 +1,19 @@
 """A backbone: the pretrained part of an encoder, with its library's differences behind one face."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..utils.modules import eval_mode
 from .meta import IMAGENET_MEAN, IMAGENET_STD, EncoderMeta, Layout
 from .surgery import input_channels
 
 
 class Backbone(nn.Module):
-    """Maps images, normalised as the weights expect, to feature maps. See `EncoderMeta` for what it knows of itself.
+    """Maps images, normalized as the weights expect, to feature maps. See `EncoderMeta` for what it knows of itself.
 
     `body` is the module that the last feature map comes from.
     """
@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Maps `(b, c, h, w)` to what `forward` and `pyramid` give, in one pass; grids of tokens are normalised."""
+        """Maps `(b, c, h, w)` to what `forward` and `pyramid` give, in one pass; grids of tokens are normalized."""
         raise NotImplementedError
 
     def depths(self) -> dict[str, int]:
@@ -107,7 +107,7 @@ def sequential_backbone(
     children: tuple[str, ...],
     cut: str | None,
     split: str | None = None,
-    centred: bool = False,
+    centered: bool = False,
     image_size: tuple[int, int] = (224, 224),
     fixed_size: bool = False,
     layout: Layout = "NCHW",
@@ -121,7 +121,7 @@ def sequential_backbone(
     x = torch.zeros(1, input_channels(body), *image_size, device=first.device, dtype=first.dtype)
     outputs = []
     whole = nn.ModuleList([body, *([] if readout is None else [readout])])
-    with evaluating(whole), torch.no_grad():
+    with eval_mode(whole), torch.no_grad():
         for step in flat_steps(body):
             x = step(x)
             outputs.append(x)
@@ -141,8 +141,8 @@ def sequential_backbone(
         children=children,
         cut=cut,
         split=(split,) if split else (),
-        mean=(0.5,) * 3 if centred else IMAGENET_MEAN,
-        std=(0.5,) * 3 if centred else IMAGENET_STD,
+        mean=(0.5,) * 3 if centered else IMAGENET_MEAN,
+        std=(0.5,) * 3 if centered else IMAGENET_STD,
         input_size=image_size,
         fixed_size=fixed_size,
         layout=layout,
@@ -154,19 +154,6 @@ def sequential_backbone(
         pyramid=tuple(indices),
     )
     return SequentialBackbone(body, readout, meta)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in evaluation mode for a while, then each module back in its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()  # lets go of what some models cache in evaluation
-        for module, training in modes:
-            module.training = training
 
 
 def flat_steps(body: nn.Module) -> list[nn.Module]:

@@ -10,14 +10,8 @@ from torch import nn
 from .backbone import Backbone, SequentialBackbone, sequential_backbone
 from .meta import EncoderMeta
 from .surgery import ChannelPolicy, Cut, cut_model, input_channels, last_pool, set_in_channels
-from .timm_backbone import TimmBackbone
-from .timm_model import (
-    create_timm_model,
-    is_timm_model,
-    is_timm_name,
-    timm_first_layers,
-    timm_in_channels,
-)
+from .timm.backbone import TimmBackbone
+from .timm.model import create_timm_model, is_timm_model, is_timm_name, timm_first_layers, timm_in_channels
 from .torchvision_backbone import (
     build_torchvision_backbone,
     create_torchvision_model,
@@ -136,7 +130,7 @@ def create_body(
 ) -> nn.Module:
     """Cuts the body off a model: it maps images to its last feature map, `(b, c, h, w)`.
 
-    Unlike `Encoder` it does not normalise its input. Source: fastai's `create_body`.
+    Unlike `Encoder` it does not normalize its input. Source: fastai's `create_body`.
 
     Args:
         model: A model, or a name as `Encoder` takes it.

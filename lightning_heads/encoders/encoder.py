@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbone import evaluating
+from ..utils.modules import eval_mode
 from .build import build_backbone, create_model, in_channels_of, set_input
 from .meta import EncoderMeta
 from .surgery import ChannelPolicy
-from .unused import drop_parameters, recorded_calls, unused_parameters
+from .unused_parameters import drop_parameters, recorded_calls, unused_parameters
 from .weights import load_weights
 
 
 class Encoder(nn.Module):
     """A pretrained backbone without its classifier, for images in 0..1.
 
-    It normalises its input by the statistics of its weights, and `forward` gives the last feature map as
+    It normalizes its input by the statistics of its weights, and `forward` gives the last feature map as
     `(b, num_features, h, w)` whatever the backbone's layout. What a classifier of the backbone's own saw beyond the
     map's average (a class token, attention pooling, the layers that some models keep inside their head) is appended to
     every position of that map, so that pooling gives it back and nothing that was pretrained is lost; `readout=False`
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
             in place of a download.
         in_channels: Channels of the images; by default the model's own, 3 for pretrained weights.
         channel_policy: What becomes of the first filters where that differs from the model's; see `set_in_channels`.
-        normalize: Whether to normalise the input.
+        normalize: Whether to normalize the input.
         mean: Mean of each channel, in place of the weights' own.
         std: Standard deviation of each channel, likewise.
         image_size: Height and width that the backbone is built for, in pixels, where it takes only one size.
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
         """Drops the parameters that `pyramid` does not depend on, in place; `forward` raises from then on."""
         parameter = next(self.parameters())
         x = torch.zeros(1, self.in_channels, *self.meta.input_size, device=parameter.device, dtype=parameter.dtype)
-        with evaluating(self), torch.enable_grad(), recorded_calls(self.backbone) as called:
+        with eval_mode(self), torch.enable_grad(), recorded_calls(self.backbone) as called:
             unused = {*unused_parameters(self.backbone, *self.pyramid(x))}
         drop_parameters(self.backbone, unused, called)
         kept = [[name for name in group if name not in unused] for group in self._grouped]
@@ -231,7 +231,7 @@ def as_encoder(
 
 
 def _shallower_maps(meta: EncoderMeta) -> int:
-    """Returns how many maps of the pyramid, from its finest, are not the last map itself, before its normalisation."""
+    """Returns how many maps of the pyramid, from its finest, are not the last map itself, before its normalization."""
     count = len(meta.channels) - (meta.channels[-1:] == (meta.num_features,))
     if not count:
         raise ValueError(

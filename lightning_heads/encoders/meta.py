@@ -33,7 +33,7 @@ class EncoderMeta:
         reductions: Input height over the map's height, likewise.
         pyramid: Blocks of the backbone that the pyramid is taken at.
         interpolation: Interpolation of the training images.
-        license: Licence of the weights, where the metadata says.
+        license: License of the weights, where the metadata says.
     """
 
     name: str

@@ -26,7 +26,7 @@ class Family:
         skip: Children that are no part of the body: auxiliary classifiers.
         relu: Whether a ReLU that is no module follows the body.
         layout: Layout of the body's output.
-        centred: Whether the weights expect images in -1..1 instead of ImageNet's statistics.
+        centered: Whether the weights expect images in -1..1 instead of ImageNet's statistics.
     """
 
     cut: str
@@ -35,7 +35,7 @@ class Family:
     skip: tuple[str, ...] = ()
     relu: bool = False
     layout: Layout = "NCHW"
-    centred: bool = False
+    centered: bool = False
 
 
 # Splits are fastai's where it has one.
@@ -48,8 +48,8 @@ FAMILIES = {
     "convnext": Family("avgpool", head=("avgpool", "classifier.0", _FLATTEN)),
     "densenet": Family("classifier", "features.transition2", relu=True),
     "efficientnet": Family("avgpool"),
-    "googlenet": Family("avgpool", skip=("aux1", "aux2"), centred=True),
-    "inception": Family("avgpool", skip=("AuxLogits",), centred=True),
+    "googlenet": Family("avgpool", skip=("aux1", "aux2"), centered=True),
+    "inception": Family("avgpool", skip=("AuxLogits",), centered=True),
     "maxvit": Family("classifier", head=tuple(f"classifier.{i}" for i in range(5))),
     "mnasnet": Family("classifier"),
     "mobilenetv2": Family("classifier"),
@@ -125,7 +125,7 @@ def build_torchvision_backbone(
         children=tuple(key for key, _ in model.named_children()),
         cut=family.cut,
         split=family.split if family.split and _has_weights_from(body, family.split) else None,
-        centred=family.centred,
+        centered=family.centered,
         image_size=image_size or ((299, 299) if name == "inception_v3" else (224, 224)),
         fixed_size=isinstance(model, models.MaxVit),
         layout=family.layout,

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .timm_model import convert_timm_weights, is_timm_model, timm_classifiers
+from .timm.model import convert_timm_weights, is_timm_model, timm_classifiers
 from .torchvision_backbone import is_torchvision_model
 
 

@@ -1,4 +1,4 @@
-"""Convolutions with normalisation and activation."""
+"""Convolutions with normalization and activation."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -25,18 +25,18 @@ def conv_layer(
     act: Activation | None = "relu",
     init: Callable[[Tensor], Tensor] = nn.init.kaiming_normal_,
 ) -> nn.Sequential:
-    """Builds a padded convolution, normalisation and an activation, from `(b, ni, h, w)` to `(b, nf, h, w)`.
+    """Builds a padded convolution, normalization and an activation, from `(b, ni, h, w)` to `(b, nf, h, w)`.
 
-    The convolution has a bias where no normalisation layer follows. Source: fastai's `ConvLayer`.
+    The convolution has a bias where no normalization layer follows. Source: fastai's `ConvLayer`.
 
     Args:
         ni: Channels in.
         nf: Channels out.
         ks: Kernel size.
         stride: Stride.
-        norm: Normalisation layer, or that of the weights: `weight` (Salimans 2016), `spectral` (Miyato 2018).
+        norm: Normalization layer, or that of the weights: `weight` (Salimans 2016), `spectral` (Miyato 2018).
         act: Activation, or None.
-        init: Initialises the weights in place.
+        init: Initializes the weights in place.
 
     Raises:
         ValueError: If the norm or the activation is unknown.
@@ -89,7 +89,7 @@ def convolve_joined(layers: nn.Sequential, maps: Sequence[Tensor]) -> Tensor:
 
 
 def norm_layer(norm: Norm, nf: int) -> nn.Module | None:
-    """Returns the layer for `(b, nf, h, w)`, or None where normalisation is none or that of weights."""
+    """Returns the layer for `(b, nf, h, w)`, or None where normalization is none or that of weights."""
     if norm == "batch":
         return nn.BatchNorm2d(nf)
     if norm == "instance":

@@ -15,14 +15,14 @@ UpsampleMethod = Literal["bilinear", "pixel_shuffle"]
 class PixelShuffleICNR(nn.Sequential):
     """Doubles the size of a map by a 1x1 convolution to four times the channels and a pixel shuffle.
 
-    Maps `(b, ni, h, w)` to `(b, nf, 2h, 2w)`. It starts as nearest-neighbour upsampling, which leaves no checkerboard
+    Maps `(b, ni, h, w)` to `(b, nf, 2h, 2w)`. It starts as nearest-neighbor upsampling, which leaves no checkerboard
     (Aitken 2017). Source: fastai's `PixelShuffle_ICNR`.
 
     Args:
         ni: Channels in.
         nf: Channels out.
-        blur: Whether to average each pixel with its neighbours above and to the left (Sugawara 2018).
-        norm: Normalisation of the convolution.
+        blur: Whether to average each pixel with its neighbors above and to the left (Sugawara 2018).
+        norm: Normalization of the convolution.
         act: Activation of the convolution.
 
     >>> PixelShuffleICNR(8, 4)(torch.rand(1, 8, 5, 7)).shape
@@ -37,7 +37,7 @@ class PixelShuffleICNR(nn.Sequential):
 
 
 class Blur(nn.Sequential):
-    """Averages each pixel of `(b, c, h, w)` with its neighbours above and to the left. Source: fastai's `blur`."""
+    """Averages each pixel of `(b, c, h, w)` with its neighbors above and to the left. Source: fastai's `blur`."""
 
     def __init__(self) -> None:
         super().__init__(nn.ReplicationPad2d((1, 0, 1, 0)), nn.AvgPool2d(2, stride=1))
@@ -51,7 +51,7 @@ class Upsample(nn.Module):
         nf: Channels out.
         method: `bilinear`, after a 1x1 convolution, or `pixel_shuffle`.
         blur: See `PixelShuffleICNR`.
-        norm: Normalisation of the pixel shuffle.
+        norm: Normalization of the pixel shuffle.
         act: Activation of the pixel shuffle.
     """
 

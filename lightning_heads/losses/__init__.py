@@ -1,16 +1,9 @@
 """Losses of dense predictions and of images."""
 
-from .features import FeatureLoss, StyleLoss
 from .metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
-from .segmentation import (
-    CrossEntropyLoss,
-    DiceLoss,
-    FocalLoss,
-    SegmentationLoss,
-    TverskyLoss,
-    segmentation_loss,
-)
-from .structural import SSIMLoss
+from .perceptual import FeatureLoss, StyleLoss
+from .segmentation import CrossEntropyLoss, DiceLoss, FocalLoss, SegmentationLoss, TverskyLoss, segmentation_loss
+from .ssim import SSIMLoss
 from .weighted_sum import WeightedSum
 
 __all__ = [

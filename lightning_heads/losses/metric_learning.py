@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .structural import at_least_float32
+from ..utils.tensors import at_least_float32
 
 
 class _EmbeddingLoss(nn.Module):
-    """A loss of embeddings `(b, d)`, which it normalises, and class indices `(b,)`, over pairs within the batch.
+    """A loss of embeddings `(b, d)`, which it normalizes, and class indices `(b,)`, over pairs within the batch.
 
     It is computed in float32 at least. A batch without any pair that the loss is about has loss 0, and gradients of 0.
     """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .structural import at_least_float32
+from ..utils.tensors import at_least_float32
 from .weighted_sum import WeightedSum
 
 LossName = Literal["cross_entropy", "dice", "focal", "tversky"]
@@ -156,7 +156,7 @@ class TverskyLoss(SegmentationLoss):
         ignore_index: See `SegmentationLoss`.
         class_weights: See `SegmentationLoss`.
         alpha: Weight of false positives.
-        beta: Weight of false negatives; above `alpha` it favours recall.
+        beta: Weight of false negatives; above `alpha` it favors recall.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads import DenseUpsample, create_dense_head
+from ..heads.dense import DenseUpsample, create_dense_head
 
 
 class DenseModel(nn.Module):

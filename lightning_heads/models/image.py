@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads import create_head, split_pooling
+from ..heads.pooled import create_head, split_pooling
 
 
 class ImageModel(nn.Module):

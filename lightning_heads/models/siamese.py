@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads import create_head, split_pooling
+from ..heads.pooled import create_head, split_pooling
 
 Comparison = Literal["concatenation", "difference", "product", "all"]
 
@@ -30,7 +30,7 @@ class SiameseModel(nn.Module):
             `difference` or their `product` (n = 1), or `all` of these (n = 4).
         symmetric: Whether outputs are the average of those for both orders of a pair.
         two_pass: Whether the encoder sees the first images, then the second ones, instead of all in one batch. It
-            differs in training alone, by the statistics of batch normalisation.
+            differs in training alone, by the statistics of batch normalization.
         pretrained: Whether an encoder given by name gets its pretrained weights.
         weights: A local file with those weights.
         lin_ftrs: Widths of the head's hidden layers; see `create_head`.
@@ -101,14 +101,14 @@ class SiameseModel(nn.Module):
 
     def from_features(self, first: Tensor, second: Tensor) -> Tensor:
         """Maps features of both images to outputs `(b, num_outputs)`."""
-        out = self._judged(first, second)
-        return (out + self._judged(second, first)) / 2 if self.symmetric else out
+        out = self._classify_pair(first, second)
+        return (out + self._classify_pair(second, first)) / 2 if self.symmetric else out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the encoder's groups, then the head."""
         return [*self.encoder.param_groups(), [*self.head.parameters()]]
 
-    def _judged(self, first: Tensor, second: Tensor) -> Tensor:
+    def _classify_pair(self, first: Tensor, second: Tensor) -> Tensor:
         # pooling by maximum and average puts the one behind the other, each with all channels
         shape = (-1, self.encoder.num_features)
         a, b = torch.unflatten(first, 1, shape), torch.unflatten(second, 1, shape)

@@ -10,14 +10,14 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ..data.image_data import Resize
+from ..data.images.datamodule import Resize
 from ..encoders import Encoder
 from ..tasks import TransferModule
-from ..tasks.embedding import ImageEmbedder
+from ..tasks.metric_learning import ImageEmbedder
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EmbeddingConfig:
     """How embeddings were made, in plain values.
 
     Attributes:

@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data import ImageReadError
-from ..data.dataset import ImageDataset
 from ..data.embedding_index import EmbeddingIndex
-from ..data.image_data import Resize
-from ..data.read import find_images
-from ..data.resize import ResizeTo
-from ..encoders.backbone import evaluating
-from .embedder import Embedder, Recipe, build_embedder, is_checkpoint
+from ..data.images.datamodule import Resize
+from ..data.images.dataset import ImageDataset
+from ..data.images.reading import find_images
+from ..data.transforms.resize import ResizeTo
+from ..utils.modules import eval_mode
+from .embedder import Embedder, EmbeddingConfig, build_embedder, is_checkpoint
 
 _Sample = tuple[int, Any]  # an image, or why it cannot be read
 
@@ -50,7 +50,7 @@ def embed(
         weights: A local file with the weights of an architecture given by name; see `Encoder`.
         image_size: Height and width that images are brought to, in pixels.
         resize: How; see `ResizeTo`.
-        channels: 1 to read images as greyscale, 3 as RGB, 4 with transparency; by default as the encoder takes them.
+        channels: 1 to read images as grayscale, 3 as RGB, 4 with transparency; by default as the encoder takes them.
         batch_size: Images a batch.
         num_workers: Worker processes that read; by default one a processor, at most eight, and none for one batch.
         device: Where to move the model; by default it stays, or, built here, goes to the accelerator if there is one.
@@ -70,7 +70,7 @@ def embed(
     if not paths:
         raise ValueError(f"Expected images in {folder}, but there are none")
     embedder = build_embedder(model, weights=weights, image_size=size, channels=channels, device=device)
-    recipe = Recipe(
+    config = EmbeddingConfig(
         encoder=model if isinstance(model, str) and not is_checkpoint(model) else None,
         weights=None if weights is None else str(Path(weights).resolve()),
         checkpoint=str(Path(model).resolve()) if is_checkpoint(model) else None,
@@ -79,18 +79,18 @@ def embed(
         channels=embedder.encoder.in_channels if channels is None else channels,
         fingerprint=embedder.fingerprint(),
     )
-    embeddings, errors = embed_files(embedder, paths, recipe, batch_size, num_workers, on_error, progress)
+    embeddings, errors = embed_files(embedder, paths, config, batch_size, num_workers, on_error, progress)
     if errors:
         listed = "\n".join(f"  {error.path}: {error.reason}" for error in errors.values())
         warnings.warn(f"{len(errors)} of {len(paths)} images are left out:\n{listed}", stacklevel=2)
     names = [path.relative_to(folder).as_posix() for i, path in enumerate(paths) if i not in errors]
-    return EmbeddingIndex(names, embeddings, folder.resolve(), asdict(recipe))
+    return EmbeddingIndex(names, embeddings, folder.resolve(), asdict(config))
 
 
 def embed_files(
     embedder: Embedder,
     paths: Sequence[Path],
-    recipe: Recipe,
+    config: EmbeddingConfig,
     batch_size: int = 64,
     num_workers: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
@@ -104,7 +104,7 @@ def embed_files(
     """
     if num_workers is None:
         num_workers = min(os.cpu_count() or 1, 8) if len(paths) > batch_size else 0
-    images = ImageDataset(paths, None, channels=recipe.channels, size=ResizeTo(recipe.image_size, recipe.resize))
+    images = ImageDataset(paths, None, channels=config.channels, size=ResizeTo(config.image_size, config.resize))
     # with a generator of its own it draws nothing from the global one
     loader = DataLoader(
         _Readable(images), batch_size, num_workers=num_workers, collate_fn=_collate, generator=torch.Generator()
@@ -112,7 +112,7 @@ def embed_files(
     embeddings: list[Tensor] = []
     errors: dict[int, ImageReadError] = {}
     bar = tqdm(desc="embedding images", total=len(paths), unit="image", disable=not progress)
-    with bar, evaluating(embedder), torch.inference_mode():
+    with bar, eval_mode(embedder), torch.inference_mode():
         for batch, unreadable in loader:
             if unreadable and on_error == "raise":
                 raise unreadable[min(unreadable)]

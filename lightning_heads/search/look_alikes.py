@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..callbacks.pictures import Pixels, Row, draw_sheet
 from ..data import read_image
 from ..data.embedding_index import EmbeddingIndex
-from ..data.read import find_images
-from ..data.resize import ResizeTo
-from .embedder import Recipe, build_embedder
+from ..data.images.reading import find_images
+from ..data.transforms.resize import ResizeTo
+from ..drawing.sheet import Pixels, Row, draw_sheet
+from .embedder import EmbeddingConfig, build_embedder
 from .embedding import embed_files
 
 _SIDE = 160  # longer side of a picture, in pixels
@@ -60,31 +60,31 @@ def look_alikes(
     if not queries:
         raise ValueError(f"Expected images in {images}, but there are none")
     try:
-        recipe = Recipe(**index.made_by)
+        config = EmbeddingConfig(**index.made_by)
     except TypeError as error:
         raise ValueError(f"Expected an index that `embed` made, but it tells {index.made_by} of its making") from error
-    lasting = Path(recipe.checkpoint) if recipe.checkpoint else recipe.encoder
+    lasting = Path(config.checkpoint) if config.checkpoint else config.encoder
     made_by = lasting if model is None else model
     if made_by is None:
         raise ValueError(
             "Expected `model`, as the index was made by one that was in memory, but got None; an index that a "
             "checkpoint made needs none"
         )
-    height, width = recipe.image_size
+    height, width = config.image_size
     embedder = build_embedder(
         made_by,
-        weights=recipe.weights if model is None else None,
+        weights=config.weights if model is None else None,
         image_size=(height, width),
-        channels=recipe.channels,
+        channels=config.channels,
         device=device,
     )
-    if embedder.fingerprint() != recipe.fingerprint:
-        source = recipe.checkpoint or recipe.encoder or "one that was in memory"
+    if embedder.fingerprint() != config.fingerprint:
+        source = config.checkpoint or config.encoder or "one that was in memory"
         raise ValueError(
             f"Expected the model that made the index, {source}, but its weights are others than they were; embed the "
             "folder again"
         )
-    embeddings, _ = embed_files(embedder, queries, recipe, progress=len(queries) > 1)
+    embeddings, _ = embed_files(embedder, queries, config, progress=len(queries) > 1)
     scores, indices = index.nearest(embeddings, k)
     paths = index.paths
     found = zip(queries, indices.tolist(), scores.tolist(), strict=True)

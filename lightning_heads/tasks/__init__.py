@@ -1,12 +1,12 @@
 """Tasks: LightningModules that train a model."""
 
 from .base import TransferModule
-from .embedding import ImageEmbedder
-from .image import ImageClassifier, ImageRegressor
+from .classification import ImageClassifier
+from .metric_learning import ImageEmbedder
 from .pairs import PairClassifier
+from .regression import ImageRegressor
 from .restoration import ImageRestorer
 from .segmentation import ImageSegmenter
-from .tta import TestTimeAugmentation
 
 __all__ = [
     "ImageClassifier",
@@ -15,6 +15,5 @@ __all__ = [
     "ImageRestorer",
     "ImageSegmenter",
     "PairClassifier",
-    "TestTimeAugmentation",
     "TransferModule",
 ]

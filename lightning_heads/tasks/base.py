@@ -1,4 +1,4 @@
-"""The one LightningModule that holds the behaviour of every task."""
+"""The one LightningModule that holds the behavior of every task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -11,12 +11,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from ..callbacks import ExactResume
-from ..params import LearningRate, Splitter, optimizer_groups, param_groups
+from ..optim.param_groups import LearningRate, Splitter, optimizer_groups, param_groups
 
 Stage = Literal["train", "val", "test"]
 
+# jsonargparse tries the members of a union in order: a number must come before a sequence
+LR = float | list[float | None] | tuple[float | None, ...]
+
 # What a checkpoint must not repeat when it is loaded: its own weights replace the pretrained ones.
-_ONLY_WHEN_NEW: dict[str, Any] = {
+_RESET_ON_LOAD: dict[str, Any] = {
     "pretrained": False,
     "weights": None,
     "feature_pretrained": False,
@@ -37,9 +40,9 @@ class TransferModule(L.LightningModule):
         metrics: Metrics of activated outputs and target, by the name they are logged under.
         lr: Learning rate: a number, a pair that goes geometrically from the first group to the last, `(None, b)` for b
             in the last group and a tenth of it in all others, or one a group.
-        optimizer: Makes the optimiser from parameter groups; by default AdamW with fastai's constants
+        optimizer: Makes the optimizer from parameter groups; by default AdamW with fastai's constants
             (betas 0.9 and 0.99, eps 1e-5, decoupled weight decay 0.01).
-        lr_scheduler: Makes a scheduler from the optimiser, stepped once an epoch. Schedules over steps are callbacks.
+        lr_scheduler: Makes a scheduler from the optimizer, stepped once an epoch. Schedules over steps are callbacks.
         splitter: Maps the model to its parameter groups, in place of `model.param_groups()`; fastai's `splitter`.
     """
 
@@ -134,7 +137,7 @@ class TransferModule(L.LightningModule):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY)
         if saved is not None:
-            saved.update({key: value for key, value in _ONLY_WHEN_NEW.items() if key in saved})
+            saved.update({key: value for key, value in _RESET_ON_LOAD.items() if key in saved})
 
     @property
     def num_inputs(self) -> int:

@@ -11,12 +11,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
+from ..metrics.verification import EqualErrorRate
 from ..models import SiameseModel
 from ..models.siamese import Comparison
-from ..params import Splitter
-from .base import TransferModule
-from .image import LR
-from .retrieval import EqualErrorRate
+from ..optim.param_groups import Splitter
+from .base import LR, TransferModule
 
 
 class PairClassifier(TransferModule):

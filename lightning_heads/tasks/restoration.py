@@ -11,25 +11,25 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from ..data.read import read_image
-from ..data.resize import ResizeTo
+from ..data.images.reading import read_image
+from ..data.transforms.resize import ResizeTo
 from ..encoders import Encoder
 from ..layers import Activation, Norm, UpsampleMethod
 from ..losses import FeatureLoss, SSIMLoss, StyleLoss, WeightedSum
-from ..losses.structural import at_least_float32, check_shapes
+from ..losses.ssim import check_shapes
 from ..models import DynamicUnet
-from ..models.light_decoder import LastCross
-from ..models.residual_unet import ResidualUnet
-from ..params import Splitter
-from .base import TransferModule
-from .image import LR
+from ..models.unet.light_decoder import LastCross
+from ..models.unet.residual import ResidualUnet
+from ..optim.param_groups import Splitter
+from ..utils.tensors import at_least_float32
+from .base import LR, TransferModule
 from .tiling import Tiling
 
 Loss = Literal["l1", "mse", "ssim", "feature", "style"]
 
 
 class ImageRestorer(TransferModule):
-    """Turns images into images: super-resolution, denoising, colourisation, stylisation, with a U-Net.
+    """Turns images into images: super-resolution, denoising, colorization, stylization, with a U-Net.
 
     Inputs are `(b, in_channels, h, w)` and targets `(b, num_outputs, h, w)`, both in 0..1 and of one size: a small
     image is enlarged first. Predictions are clamped to 0..1. It logs PSNR (in decibels, of the mean squared error over
@@ -55,7 +55,7 @@ class ImageRestorer(TransferModule):
         drop_path_rate: Stochastic depth of a timm backbone.
         tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
             are predicted whole, or in tiles of the one size that an encoder takes.
-        tile_overlap: Least share of a tile's side that its neighbour covers too.
+        tile_overlap: Least share of a tile's side that its neighbor covers too.
         decoder: See `DynamicUnet`, as for all that follow until `max_width`.
         upsample: Likewise.
         blur: Likewise.

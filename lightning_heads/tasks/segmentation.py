@@ -13,13 +13,12 @@ from torchmetrics import Metric
 from ..layers import Activation, Norm, UpsampleMethod
 from ..losses import SegmentationLoss, segmentation_loss
 from ..losses.segmentation import LossName
+from ..metrics.segmentation import SegmentationScore
 from ..models import DynamicUnet
-from ..models.light_decoder import LastCross
-from ..params import Splitter
-from .base import Stage, TransferModule
-from .class_score import ClassScore
-from .classes import check_classes, names_from_data, plain_floats
-from .image import LR
+from ..models.unet.light_decoder import LastCross
+from ..optim.param_groups import Splitter
+from .base import LR, Stage, TransferModule
+from .class_names import check_classes, names_from_data, plain_floats
 from .tiling import Tiling
 
 
@@ -29,7 +28,7 @@ class ImageSegmenter(TransferModule):
     Targets are class indices `(b, h, w)`; with `multilabel`, `(b, num_classes, h, w)` of 0 and 1. One class makes a
     binary task, which is multi-label with targets `(b, h, w)` or `(b, 1, h, w)`. Predictions are probabilities
     `(b, num_classes, h, w)`. It logs IoU, Dice and accuracy for evaluation, each for all classes and for every class
-    (`val_iou`, `val_iou_<class>`); see `ClassScore`.
+    (`val_iou`, `val_iou_<class>`); see `SegmentationScore`.
 
     Args:
         encoder: An architecture's name; see `Encoder`.
@@ -62,7 +61,7 @@ class ImageSegmenter(TransferModule):
         max_width: Likewise.
         tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
             are predicted whole, or in tiles of the one size that an encoder takes.
-        tile_overlap: Least share of a tile's side that its neighbour covers too.
+        tile_overlap: Least share of a tile's side that its neighbor covers too.
 
     Raises:
         ValueError: If arguments disagree, or the encoder cannot be built.
@@ -133,9 +132,9 @@ class ImageSegmenter(TransferModule):
             max_width=max_width,
         )
         metrics: dict[str, Metric] = {
-            "iou": ClassScore("iou", num_classes, multilabel=multilabel, ignore_index=ignore_index),
-            "dice": ClassScore("dice", num_classes, multilabel=multilabel, ignore_index=ignore_index),
-            "accuracy": ClassScore("accuracy", num_classes, multilabel=multilabel, ignore_index=ignore_index),
+            "iou": SegmentationScore("iou", num_classes, multilabel=multilabel, ignore_index=ignore_index),
+            "dice": SegmentationScore("dice", num_classes, multilabel=multilabel, ignore_index=ignore_index),
+            "accuracy": SegmentationScore("accuracy", num_classes, multilabel=multilabel, ignore_index=ignore_index),
         }
         super().__init__(
             model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter
@@ -163,7 +162,7 @@ class ImageSegmenter(TransferModule):
         return {
             f"{name}_{class_name}": value
             for name, metric in metrics.items(keep_base=False, copy_state=False)
-            if isinstance(metric, ClassScore)
+            if isinstance(metric, SegmentationScore)
             for class_name, value in zip(self.class_names, metric.per_class(), strict=True)
         }
 
@@ -203,7 +202,7 @@ class ImageSegmenter(TransferModule):
         if self.ignore_index is None:
             self.ignore_index = self.hparams["ignore_index"] = ignored
             for module in self.modules():
-                if isinstance(module, (SegmentationLoss, ClassScore)):
+                if isinstance(module, (SegmentationLoss, SegmentationScore)):
                     module.ignore_index = ignored
         elif ignored not in (None, self.ignore_index):
             raise ValueError(f"Expected data with the task's `ignore_index` {self.ignore_index}, but got {ignored}")

@@ -15,7 +15,7 @@ class Tiling:
     Args:
         meta: The encoder's metadata: where it takes one size alone, that is the tile's.
         size: Height and width of a tile, in pixels; None for whole images.
-        overlap: Least share of a tile's side that its neighbour covers too.
+        overlap: Least share of a tile's side that its neighbor covers too.
 
     Raises:
         ValueError: If `size` or `overlap` are out of range, or the encoder takes another size alone.
@@ -54,7 +54,7 @@ def predict_tiles(
         function: Maps tiles `(b, c, *tile)` to `(b, k, *tile)`.
         images: The images.
         tile: Height and width of a tile, in pixels.
-        overlap: Least share of a tile's side that its neighbour covers too; with 0 seams show.
+        overlap: Least share of a tile's side that its neighbor covers too; with 0 seams show.
 
     Raises:
         ValueError: If `tile` or `overlap` are out of range, or a result is of another size than its tile.

@@ -238,7 +238,7 @@ def epoch_of(
 
 
 def bare(options: argparse.Namespace) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
-    """Returns our model, its optimiser and our loader, to train without a trainer."""
+    """Returns our model, its optimizer and our loader, to train without a trainer."""
     torch.manual_seed(options.seed)
     model = lh.ImageModel(ENCODER, 2, weights=WEIGHTS).to(DEVICE)
     optimizer = torch.optim.AdamW(lh.optimizer_groups(model), lr=1e-3, betas=(0.9, 0.99), eps=1e-5)
@@ -250,7 +250,7 @@ def bare_loop(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def torchvision_loop(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains timm's model as torchvision's reference script does: its loader, optimiser and scores of each step."""
+    """Trains timm's model as torchvision's reference script does: its loader, optimizer and scores of each step."""
     torch.manual_seed(options.seed)
     model = timm.create_model(ENCODER, num_classes=2)
     model.load_state_dict(encoder_weights(), strict=False)
@@ -273,7 +273,7 @@ def frozen_epochs(options: argparse.Namespace, views: int | None = None) -> dict
 
 
 def fastai_frozen_epochs(options: argparse.Namespace, plain: bool = False) -> dict[str, Any]:
-    """Trains the head and, unless `plain`, batch normalisation, as is fastai's default, on augmented images."""
+    """Trains the head and, unless `plain`, batch normalization, as is fastai's default, on augmented images."""
     return fastais(
         options,
         lambda learner: learner.fit_one_cycle(options.epochs, 2e-3),

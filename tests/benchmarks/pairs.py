@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import lightning_heads as lh
 from lightning_heads.data import read_image
-from lightning_heads.data.pairs import DrawnPairs, Pair, PairedImages
-from lightning_heads.data.resize import ResizeTo
+from lightning_heads.data.pairs.dataset import DrawnPairs, Pair, PairedImages
+from lightning_heads.data.transforms.resize import ResizeTo
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from solar_cells import ENCODER, prepare_weights

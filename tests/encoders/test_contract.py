@@ -124,7 +124,7 @@ def test_image_model_contract(name: str) -> None:
     assert heights == (distinct if len(distinct) > 1 else distinct * len(heights))
     assert features.isfinite().all()
 
-    # both in one pass; grids of tokens are normalised then
+    # both in one pass; grids of tokens are normalized then
     torch.testing.assert_close(last, features, atol=1e-4, rtol=1e-4)
     assert [m.shape for m in grids] == [m.shape for m in maps]
     if encoder.meta.layout != "tokens":

@@ -7,10 +7,10 @@ from torch import nn
 from torchvision.models import densenet121, vit_b_32
 
 import lightning_heads as lh
-from lightning_heads.encoders.unused import recorded_calls
+from lightning_heads.encoders.unused_parameters import recorded_calls
 
 
-def test_normalises_by_the_weights_own_statistics() -> None:
+def test_normalizes_by_the_weights_own_statistics() -> None:
     model = timm.create_model("test_vit", pretrained=False).eval()
     cfg = model.pretrained_cfg
     x = torch.rand(1, 3, 160, 160)
@@ -59,7 +59,7 @@ def test_hypercolumns_have_the_last_map_once() -> None:
     assert encoder.num_features == 64 + 64 + 128 + 256 + 512
 
 
-def test_hypercolumns_of_a_vit_are_normalised_as_its_last_grid() -> None:
+def test_hypercolumns_of_a_vit_are_normalized_as_its_last_grid() -> None:
     model = timm.create_model("test_vit", pretrained=False).eval()
     encoder = lh.Encoder(copy.deepcopy(model), normalize=False, hypercolumns=True).eval()
     x = torch.rand(1, 3, 160, 160)
@@ -144,7 +144,7 @@ def test_statistics_and_channels_are_checked() -> None:
         encoder(torch.rand(1, 3, 64, 64))
 
 
-def test_googlenet_is_centred_as_its_weights_expect() -> None:
+def test_googlenet_is_centered_as_its_weights_expect() -> None:
     encoder = lh.Encoder("torchvision/googlenet", pretrained=False)
     assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert not any("aux" in name for name, _ in encoder.named_parameters())

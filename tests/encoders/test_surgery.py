@@ -59,18 +59,18 @@ def test_in_channels_keeps_the_bias() -> None:
     torch.testing.assert_close(model.features[0].bias.detach(), bias, atol=0, rtol=0)
 
 
-def test_grey_images_give_what_three_equal_channels_give() -> None:
+def test_gray_images_give_what_three_equal_channels_give() -> None:
     torch.manual_seed(0)
     rgb = Encoder("test_efficientnet", pretrained=False).eval()
-    grey = Encoder("test_efficientnet", pretrained=False, in_channels=1).eval()
+    gray = Encoder("test_efficientnet", pretrained=False, in_channels=1).eval()
     weights = rgb.state_dict()
     mean, std = weights.pop("mean"), weights.pop("std")
     x = torch.rand(1, 1, 64, 64)
     first = "backbone.body.conv_stem.weight"
-    grey.load_state_dict(weights | {first: weights[first].sum(1, keepdim=True)}, strict=False)
+    gray.load_state_dict(weights | {first: weights[first].sum(1, keepdim=True)}, strict=False)
     if len(set(mean.flatten().tolist())) == 1 and len(set(std.flatten().tolist())) == 1:
-        torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
-    assert grey.mean.shape == (1, 1, 1, 1)
+        torch.testing.assert_close(gray(x), rgb(x.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
+    assert gray.mean.shape == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["tresnet_m", "naflexvit_base_patch16_gap", "nfnet_l0", "crossvit_tiny_240"])

@@ -31,7 +31,7 @@ def test_pixel_shuffle_equals_fastai_for_equal_weights(norm: str, blur: bool) ->
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group", "instance", "weight", "spectral"])
-def test_starts_as_nearest_neighbours(norm: str) -> None:
+def test_starts_as_nearest_neighbors(norm: str) -> None:
     out = PixelShuffleICNR(6, 8, norm=norm)(torch.randn(2, 6, 5, 7))
     assert out.shape == (2, 8, 10, 14)
     torch.testing.assert_close(out, F.interpolate(out[..., ::2, ::2], scale_factor=2))

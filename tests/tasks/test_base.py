@@ -116,7 +116,7 @@ def test_a_parameter_outside_the_model_is_named() -> None:
         Odd().configure_optimizers()
 
 
-def test_a_metric_with_a_network_is_no_concern_of_the_optimiser() -> None:
+def test_a_metric_with_a_network_is_no_concern_of_the_optimizer() -> None:
     class Perceptual(MeanMetric):
         def __init__(self) -> None:
             super().__init__()

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import lightning_heads as lh
-from lightning_heads.losses.structural import SSIMLoss
-from lightning_heads.models.unet import DynamicUnet
+from lightning_heads.losses.ssim import SSIMLoss
+from lightning_heads.models.unet.unet import DynamicUnet
 from lightning_heads.tasks.restoration import ImageRestorer
 from tests.conftest import MakeImage
 from tests.helpers import trainer_for
@@ -93,13 +93,13 @@ def test_metrics_are_of_clamped_predictions(tmp_path: Path) -> None:
     assert logged["test_ssim"] == pytest.approx(similarity.item(), rel=1e-4)
 
 
-def test_colour_is_learnt_from_grey(tmp_path: Path) -> None:
+def test_color_is_learnt_from_gray(tmp_path: Path) -> None:
     task = _restorer(in_channels=1, loss="feature", y_range=(-0.1, 1.1), **FEATURES)
-    colour = _images()
-    loader = _loader(colour.mean(dim=1, keepdim=True), colour)
+    color = _images()
+    loader = _loader(color.mean(dim=1, keepdim=True), color)
     trainer_for(tmp_path, [], epochs=1).fit(task, loader)
-    outputs = task.eval()(colour[:, :1])
-    assert outputs.shape == colour.shape
+    outputs = task.eval()(color[:, :1])
+    assert outputs.shape == color.shape
     assert outputs.min() > -0.1
     assert outputs.max() < 1.1
 

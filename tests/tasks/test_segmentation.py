@@ -52,7 +52,7 @@ def _masks(num_classes: int = 3, *shape: int) -> Tensor:
     return torch.randint(num_classes, (10, *shape, 32, 40))
 
 
-def test_learns_shapes_of_two_colours(tmp_path: Path) -> None:
+def test_learns_shapes_of_two_colors(tmp_path: Path) -> None:
     L.seed_everything(1, verbose=False)
     masks, images = torch.zeros(15, 32, 32, dtype=torch.long), 0.3 * torch.rand(15, 3, 32, 32)
     for i in range(15):

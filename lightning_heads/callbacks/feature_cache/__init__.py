@@ -1,0 +1,1 @@
+"""Caching the features of a frozen encoder."""

@@ -1,0 +1,1 @@
+"""Training in phases: schedules of what is frozen and of learning rates."""

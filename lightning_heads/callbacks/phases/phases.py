@@ -1,0 +1,249 @@
+"""Training in phases, each with its frozen groups and learning rates."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
+from torch.optim import Optimizer
+
+from ...optim.param_groups import base_rates, gather_groups, set_lr
+from .checks import check_names, check_strategy, check_trained
+from .freezing import freeze_optimizer_groups
+from .plan import Phase, PlannedPhase, end_early, plan_phases
+from .plateau import Plateau, PlateauWatch
+from .table import phase_table
+
+
+class Phases(L.Callback):
+    """Trains in phases: each has its length, the groups that train, their learning rates and their shape.
+
+    Learning rates, momentum and what is frozen are a pure function of the optimizer step, set before each step: a
+    resumed run goes on where it was, in the middle of a phase too. All parameter groups are in the optimizer from the
+    start. A phase that freezes takes gradients and moments off what it freezes. Under DDP, the module is wrapped anew
+    where the parameters that train change, so that exactly those are reduced. A table of the phases is logged when
+    training starts. What the last phase froze stays frozen after the run. A sharded run (FSDP2)
+    resumes only from a checkpoint in which everything trains: torch loads moments of every parameter or none.
+
+    It reads the optimizer's groups: those of `optimizer_groups`, as every task here makes them, or your own, input side
+    first.
+
+    Args:
+        phases: The phases, in order.
+        plateau: Ends a phase early where a monitored metric no longer improves. The others keep their lengths, so that
+            the run is over earlier.
+        allow_new_plan: Whether a resumed run may have other phases, learning rates or another length than its
+            checkpoint's. By default that is an error.
+
+    Raises:
+        ValueError: If phases do not fill the run or do not fit the groups, something else sets learning rates too, or
+            the strategy cannot freeze.
+
+    >>> Phases([Phase(epochs=1, train_from=-1, lr=1e-2), Phase(lr=(1e-5, 1e-3))]).first_phase([1e-3, 1e-3]).train_from
+    -1
+    """
+
+    def __init__(
+        self, phases: Sequence[Phase], *, plateau: Plateau | None = None, allow_new_plan: bool = False
+    ) -> None:
+        if not phases:
+            raise ValueError("Expected at least one phase, but got none")
+        self.phases = [*phases]
+        self.allow_new_plan = allow_new_plan
+        self._watch = None if plateau is None else PlateauWatch(plateau)
+        self._planned: list[PlannedPhase] = []
+        self._entered: PlannedPhase | None = None
+        self._evaluated: list[nn.Module] = []
+        self._base_rates: list[float] = []
+        self._followed: list[tuple[str, list[float]]] | None = None
+        self._ended: list[tuple[int, int]] = []  # phases that a plateau ended, and the step
+
+    def phases_for(self, rates: list[float]) -> list[Phase]:
+        """Returns the phases for a task with these learning rates, one a group; a recipe computes its own from them."""
+        return self.phases
+
+    def first_phase(self, rates: list[float]) -> Phase:
+        """Returns what training starts with, for a task with these learning rates, one a group."""
+        return self.phases_for(rates)[0]
+
+    @property
+    def planned_phases(self) -> list[PlannedPhase]:
+        """The phases of a run that has started, with their places in it."""
+        return [*self._planned]
+
+    @property
+    def can_end_early(self) -> bool:
+        """Whether a plateau may end a phase."""
+        return self._watch is not None
+
+    def phase_covering(self, start: int, stop: int) -> PlannedPhase | None:
+        """Returns the phase that has all steps from one to before another, or None where several share them."""
+        phase = self._at(start)
+        return phase if stop <= phase.stop or phase is self._planned[-1] else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Reads the learning rates, before those of a checkpoint take their place."""
+        others = [c for c in trainer.callbacks if isinstance(c, Phases) and c is not self]  # type: ignore[attr-defined]
+        if others:
+            raise ValueError(
+                f"Expected one schedule, but got {type(self).__name__} and {type(others[0]).__name__}; `Phases` "
+                "combines what they do"
+            )
+        if len(trainer.optimizers) != 1:
+            raise ValueError(f"Expected one optimizer to train in phases, but got {len(trainer.optimizers)}")
+        averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages and self._watch is not None and self._watch.plateau.restore_best:
+            raise ValueError(
+                "Expected a plateau with `restore_best=False` beside averaged weights, as what is evaluated then are "
+                "not the weights that train, but it is True"
+            )
+        if trainer.lr_scheduler_configs:
+            raise ValueError("Expected no `lr_scheduler`, as the phases set the learning rates, but there is one")
+        self._base_rates = base_rates(gather_groups(trainer.optimizers[0]))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lays out the phases and logs them."""
+        total = trainer.estimated_stepping_batches
+        if not math.isfinite(total) or total < 1:
+            raise ValueError(
+                "Expected `max_steps`, or `max_epochs` and data of known length, as phases need it, but got neither"
+            )
+        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        epoch = math.ceil(epoch) if math.isfinite(epoch) else epoch
+        self._planned = plan_phases(
+            self.phases_for(self._base_rates),
+            self._base_rates,
+            len(self._base_rates),
+            int(total),
+            epoch,
+            cut=bool(trainer.fast_dev_run),  # type: ignore[attr-defined]
+        )
+        check_strategy(trainer, self._planned)
+        check_trained(pl_module, trainer.optimizers[0], self._planned)
+        plan = [(str(phase), phase.signature()) for phase in self._planned]
+        if trainer.global_step and not self.allow_new_plan and self._followed not in (None, plan):
+            raise ValueError(
+                f"Expected the phases that the run began with, but {_difference(self._followed or [], plan)}. "
+                "`max_epochs`, the batch size and the data decide the steps; pass `allow_new_plan=True` to "
+                f"{type(self).__name__} to go on by these phases all the same"
+            )
+        self._followed = plan
+        self._entered = None
+        if not trainer.global_step:
+            self._ended = []
+            if self._watch is not None:
+                self._watch.reset()
+        for index, step in self._ended:
+            self._planned = end_early(self._planned, index, step)
+        check_names(pl_module, trainer.optimizers[0])
+        rank_zero_info(phase_table(pl_module, trainer.optimizers[0], self._planned, epoch))
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Sets what is frozen, learning rates and momentum for the step to come."""
+        phase = self._at(trainer.global_step)
+        if phase is not self._entered:
+            self._enter(trainer, pl_module, phase)
+        for module in self._evaluated:
+            if module.training:  # setting attributes of modules is slow
+                module.training = False
+        rates, momentum = phase.at(trainer.global_step)
+        for members, rate in zip(gather_groups(trainer.optimizers[0]), rates, strict=True):
+            for group in members:
+                set_lr(group, rate)
+                if momentum is not None:
+                    _set_momentum(group, momentum)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops a run that a plateau made shorter."""
+        if self._ended and trainer.global_step >= self._planned[-1].stop:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Says so where the data ended before the phases did."""
+        stop = self._planned[-1].stop
+        if trainer.global_step < stop and not trainer.should_stop:
+            rank_zero_warn(f"The run ended at step {trainer.global_step}, in the midst of phases of {stop} steps")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends the phase where the metric no longer improves."""
+        is_in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if self._watch is None or self._entered is None or not is_in_fit:
+            return
+        index, step = self._planned.index(self._entered), trainer.global_step
+        if self._watch.sees_plateau(trainer, pl_module) and step < self._entered.stop:
+            self._ended.append((index, step))
+            self._planned = end_early(self._planned, index, step)
+            self._entered = self._planned[index]
+            rank_zero_info(
+                f"{self._watch.plateau.monitor} no longer improves: phase {index + 1} ends at step {step}, and the run "
+                f"at step {self._planned[-1].stop}"
+            )
+            trainer.should_stop = trainer.should_stop or index + 1 == len(self._planned)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps what was followed, under a name that schedules of all kinds share: one must not replace another."""
+        watch = None if self._watch is None else self._watch.state_dict()
+        checkpoint["phases"] = {"followed": self._followed, "ended": self._ended, "watch": watch}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("phases")
+        if state is None or not trainer.training:
+            return
+        followed = state["followed"]
+        self._followed = None if followed is None else [(text, numbers) for text, numbers in followed]
+        self._ended = [(index, step) for index, step in state["ended"]]
+        if self._watch is not None and state["watch"] is not None:
+            self._watch.load_state_dict(state["watch"])
+
+    def _at(self, step: int) -> PlannedPhase:
+        return next((phase for phase in self._planned if step < phase.stop), self._planned[-1])
+
+    def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule, phase: PlannedPhase) -> None:
+        optimizer = trainer.optimizers[0]
+        index = self._planned.index(phase)
+        if index and trainer.global_step == phase.start:
+            self._begin(pl_module, optimizer, self._planned[index - 1], phase)
+        self._evaluated = freeze_optimizer_groups(trainer, pl_module, phase.first, phase.norm)
+        self._entered = phase
+
+    def _begin(self, pl_module: nn.Module, optimizer: Optimizer, before: PlannedPhase, phase: PlannedPhase) -> None:
+        """Does what happens once between two phases, in a run that is resumed just there too."""
+        if phase.first != before.first:
+            # moments are of other gradients; fastai's `freeze_to` drops them as well
+            _forget(optimizer)
+        if self._watch is not None:
+            if self._watch.weights is not None:
+                pl_module.load_state_dict(self._watch.weights)
+                _forget(optimizer)
+            self._watch.reset()
+
+
+def _difference(before: list[tuple[str, list[float]]], now: list[tuple[str, list[float]]]) -> str:
+    """Says where two plans first differ."""
+    if len(before) != len(now):
+        return f"there were {len(before)} and are {len(now)}"
+    index = next(i for i, (old, new) in enumerate(zip(before, now, strict=True)) if old != new)
+    return f"phase {index + 1} was {before[index][0]} and is {now[index][0]}"
+
+
+def _forget(optimizer: Optimizer) -> None:
+    """Drops moments, also those of an optimizer that this one wraps."""
+    optimizer.state.clear()
+    for inner in vars(optimizer).values():
+        if isinstance(inner, Optimizer):
+            _forget(inner)
+
+
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    elif group.get("momentum"):
+        group["momentum"] = momentum

@@ -1,0 +1,51 @@
+"""Predictions as a csv file."""
+
+import csv
+import os
+from pathlib import Path
+
+from ..outputs import EvaluationOutputs, OutputCollector
+
+
+class PredictionWriter(OutputCollector):
+    """Writes the predictions of `test` and `predict` to a csv file, a line a sample.
+
+    For classes the columns are `file`, `class` (the most probable), `probability` and one for each class; for several
+    labels `file`, `labels` (those above one half, separated by spaces) and one for each; for numbers `file` and one for
+    each. Of pairs `first` and `second` stand in place of `file`. The file appears whole or not at all.
+
+    Args:
+        folder: Where to write; by default the folder of the trainer's logs.
+        filename: Name of the file.
+    """
+
+    stages = ("test", "predict")
+
+    def __init__(self, folder: str | Path | None = None, filename: str = "predictions.csv") -> None:
+        super().__init__(folder)
+        self.filename = filename
+
+    def write(self, collected: EvaluationOutputs) -> Path:
+        """Writes the file and returns its path."""
+        named = {"classes": ["class", "probability"], "labels": ["labels"], "numbers": []}[collected.kind]
+        files = ["first", "second"] if len(collected.files(0)) > 1 else ["file"]
+        header = [*files, *named, *collected.names]
+        path = collected.folder / self.filename
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for i, values in enumerate(collected.predictions.tolist()):
+                summary = _summary(collected, values)
+                writer.writerow([*collected.files(i), *summary, *(f"{value:.6f}" for value in values)])
+        os.replace(partial, path)
+        return path
+
+
+def _summary(collected: EvaluationOutputs, values: list[float]) -> list[str]:
+    if collected.kind == "numbers":
+        return []
+    if collected.kind == "labels":
+        return [" ".join(name for name, value in zip(collected.names, values, strict=True) if value > 0.5)]
+    best = max(range(len(values)), key=values.__getitem__)
+    return [collected.names[best], f"{values[best]:.6f}"]

@@ -1,0 +1,66 @@
+"""A data set of image files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...utils.files import file_stamps
+from .reading import read_image
+
+
+class ImageDataset(Dataset[Any]):
+    """Image files with their targets: gives `(image, target)`, or the image alone where there are no targets.
+
+    Args:
+        paths: The files.
+        targets: One target a file, `(n,)` or `(n, k)`, or None.
+        channels: Channels to read; see `read_image`.
+        size: Brings a uint8 image to its size.
+        augment: Changes a float image in 0..1, or None.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        targets: Tensor | None,
+        *,
+        channels: int,
+        size: Callable[[Tensor], Tensor],
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if targets is not None and len(targets) != len(paths):
+            raise ValueError(f"Expected one target a file, but got {len(targets)} targets for {len(paths)} files")
+        self.paths, self.targets = [*paths], targets
+        self.channels, self.size, self.augment = channels, size, augment
+        self._last: tuple[object, Tensor] = None, torch.empty(0)  # stamps of the file that was read last, and the image
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
+        # several views of an image are asked for one behind the other: its file is read once, unless it changes
+        stamps = file_stamps([self.paths[index]])
+        last, image = self._last
+        if stamps != last:
+            image = read_image(self.paths[index], self.channels)
+            self._last = stamps, image
+        image = self.size(image).to(torch.float32) / 255
+        if self.augment is not None:
+            image = self.augment(image)
+        return image if self.targets is None else (image, self.targets[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the last image out of what a worker process is sent."""
+        return {**vars(self), "_last": (None, torch.empty(0))}
+
+    def image_key(self) -> object:
+        """Returns what determines the images."""
+        return file_stamps(self.paths), self.channels, self.size, self.augment
+
+    def extras(self, index: int) -> tuple[Tensor, ...]:
+        """Returns the target, where there is one."""
+        return () if self.targets is None else (self.targets[index],)

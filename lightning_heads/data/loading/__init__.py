@@ -1,0 +1,1 @@
+"""Loaders and samplers that resume exactly."""

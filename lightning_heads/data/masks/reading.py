@@ -1,0 +1,128 @@
+"""Reading the masks of segmentation, whatever their mode, without changing a value."""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from ..images.reading import ImageReadError, find_images
+
+Values = npt.NDArray[Any]
+
+
+class MaskReadError(ImageReadError):
+    """A mask that cannot be used, with its path and the reason."""
+
+    def __str__(self) -> str:
+        return (
+            f"Expected {self.path} to be a mask, but {self.reason}; the data modules leave such pairs out with "
+            "on_error='skip'"
+        )
+
+
+def read_mask(path: str | Path, colors: bool = False) -> Values:
+    """Reads a mask as the integers that it holds `(h, w)`, or as colors `(h, w, 3)`.
+
+    A palette gives its indices, one bit gives 0 and 1, and 16 bits are kept. Without `colors`, RGB must be gray, as
+    drawing programs save it. Transparency is left out, and the mask is turned upright by its EXIF orientation.
+
+    Args:
+        path: The file.
+        colors: Whether to read RGB; a palette then gives its colors.
+
+    Raises:
+        MaskReadError: If the file is missing, empty or no image, is colored where numbers are asked for, has several
+            channels of 16 bits, or holds negative numbers or fractions.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise MaskReadError(path, "the file is empty")
+        with Image.open(path) as file:
+            deep = any(re.search(";16[BLN]", str(args)) for *_, args in file.tile)  # gone once it is decoded
+            image = ImageOps.exif_transpose(file)
+            wide = image.mode.startswith("I") or image.mode == "F"
+            if deep and not wide:
+                raise MaskReadError(
+                    path, "it has 16 bits a channel, of which 8 would be read; save it as gray, or in 8"
+                )
+            if colors and not wide:
+                return np.array(image.convert("RGB"))
+            if image.mode not in ("1", "L", "LA", "P", "PA") and not wide:
+                image = image.convert("RGB")
+            values = np.array(image)
+    except MaskReadError:
+        raise
+    except Exception as error:  # on broken files, decoders raise whatever their libraries do
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"reading it failed: {error}"
+        raise MaskReadError(path, reason) from error
+    if colors:
+        raise MaskReadError(path, "it has numbers of more than 8 bits, where its classes are given as colors")
+    if image.mode == "RGB":
+        return _gray(path, values)
+    if wide:
+        return _integers(path, values)
+    return values[..., 0] if values.ndim == 3 else values.astype(np.uint8)
+
+
+def mask_values(
+    paths: str | Path | Sequence[str | Path], *, colors: bool = False, num_workers: int = 2, progress: bool = True
+) -> dict[int, int] | dict[tuple[int, int, int], int]:
+    """Counts the pixels of every value, or of every color, that masks hold: what to give as `codes`.
+
+    Args:
+        paths: The files, or a folder that is searched recursively.
+        colors: Whether to count colors `(r, g, b)`; see `read_mask`.
+        num_workers: Files that are read at once.
+        progress: Whether to show how far it is.
+
+    Raises:
+        MaskReadError: If a mask cannot be read.
+        ValueError: If there are no files.
+    """
+    files = find_images(Path(paths)) if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    if not files:
+        raise ValueError(f"Expected masks in `paths`, but there are none in {paths}")
+
+    def count(path: Path) -> tuple[Values, Values]:
+        values = read_mask(path, colors)
+        return np.unique(pack(values) if colors else values, return_counts=True)
+
+    totals: dict[int, int] = {}
+    with ThreadPoolExecutor(max(num_workers, 1)) as pool:
+        found = tqdm(pool.map(count, files), "reading masks", len(files), unit="mask", disable=not progress)
+        for values, counts in found:
+            for value, n in zip(values.tolist(), counts.tolist(), strict=True):
+                totals[value] = totals.get(value, 0) + n
+    if colors:
+        return {(value >> 16, value >> 8 & 255, value & 255): totals[value] for value in sorted(totals)}
+    return {value: totals[value] for value in sorted(totals)}
+
+
+def pack(colors: Values) -> Values:
+    """Turns colors `(..., 3)` into one integer each, which sort alike."""
+    red, green, blue = (colors[..., i].astype(np.int32) for i in range(3))
+    packed: Values = red << 16 | green << 8 | blue
+    return packed
+
+
+def _gray(path: Path, values: Values) -> Values:
+    colored = (values != values[..., :1]).any(axis=-1)
+    if colored.any():
+        color = values[colored][0].tolist()
+        raise MaskReadError(path, f"it has colors such as {color}, where its classes are given as numbers")
+    gray: Values = values[..., 0]
+    return gray
+
+
+def _integers(path: Path, values: Values) -> Values:
+    bad = (values < 0) | (values != np.round(values))
+    if bad.any():
+        raise MaskReadError(path, f"it holds {values[bad][0]}, where numbers of at least 0 are expected")
+    return values.astype(np.int64) if values.dtype.kind == "f" else values

@@ -1,0 +1,184 @@
+"""What the data modules of pairs of images share."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..embedding_index import EmbeddingIndex
+from ..images.datamodule import ImageData, Resize
+from ..images.dataset import ImageDataset
+from ..samples.samples import Samples, hold_out
+from ..samples.split_folders import Split
+from ..transforms.resize import ResizeTo
+from .dataset import DrawnPairs, PairedImages, nearest_of_others
+from .listed import check_listed, indices_of, read_pair_list, take_listed
+
+
+class PairData(ImageData):
+    """Loaders over pairs of images. A subclass finds the images and their classes and passes them on.
+
+    A batch is the first images and the second ones, float `(b, c, h, w)` in 0..1, and whether each two are of one
+    class, bool `(b,)`. A training epoch has a pair for every training image, whose partner is drawn anew in each, as
+    the Siamese chapter of fastai's book does; both are augmented on their own. Validation and test have a pair for each
+    of their images too, always the same. Pairs never mix the splits.
+
+    Args:
+        samples: Images of each split that there is, and the class index of each.
+        image_classes: Names of the images' classes. `class_names` are those of a pair, `different` and `same`.
+        root: Folder that the paths of lists and of `neighbors` are relative to.
+        same_fraction: Probability that a drawn partner is another image of the same class. Else a class is drawn, then
+            an image of it. An image that is the only one of its class is in different pairs alone.
+        pairs: A csv file of pairs to use in place of drawn ones: columns `first` and `second`, paths relative to
+            `root`; `same`, 0 or 1, false or true, no or yes; and perhaps `split`, which is `valid` by default. Images
+            that its validation or test pairs name belong there, where no others do, and are not trained on.
+        hard_negative_fraction: Share of the different training pairs whose partner looks like the image: it is drawn
+            from the nearest images of other classes.
+        neighbors: An `EmbeddingIndex` file that holds every training image, by which these are found.
+        num_neighbors: How many of them there are for an image.
+        valid_fraction: Share of the images for validation, where it has none of its own.
+        test_fraction: Share of the images for testing, likewise.
+        seed: Seed of that split, and of the validation and test pairs.
+        predict_pairs: A csv file of pairs of any images to predict: columns `first` and `second`, paths relative to
+            `root`. By default the pairs of the test.
+        image_size: See `ImageData`.
+        batch_size: Pairs a batch.
+        num_workers: See `ImageData`.
+        resize: See `ImageData`.
+        augmentation: See `ImageData`.
+        augment: See `ImageData`.
+        channels: See `ImageData`.
+        on_error: See `ImageData`; pairs of an image that is left out are left out too.
+
+    Raises:
+        FileNotFoundError: If a list or an image that it names is missing.
+        ValueError: If pairs cannot be drawn of the images of a split, as of one class, or a list names other images
+            than those of its split.
+    """
+
+    def __init__(
+        self,
+        samples: dict[Split, Samples],
+        image_classes: Sequence[str],
+        root: Path,
+        *,
+        same_fraction: float = 0.5,
+        pairs: str | Path | None = None,
+        hard_negative_fraction: float = 0.0,
+        neighbors: str | Path | None = None,
+        num_neighbors: int = 10,
+        valid_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        seed: int = 42,
+        predict_pairs: str | Path | None = None,
+        image_size: int | tuple[int, int] = 224,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        resize: Resize = "crop",
+        augmentation: nn.Module | None = None,
+        augment: bool = True,
+        channels: int = 3,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        listed = {} if pairs is None else read_pair_list(Path(pairs), root, "pairs")
+        if not 0 <= hard_negative_fraction <= 1:
+            raise ValueError(f"Expected `hard_negative_fraction` to be from 0 to 1, but got {hard_negative_fraction}")
+        if hard_negative_fraction and (neighbors is None or "train" in listed):
+            raise ValueError(
+                f"Expected `neighbors`, and training pairs that `pairs` does not list, for `hard_negative_fraction` of "
+                f"{hard_negative_fraction}"
+            )
+        if num_neighbors < 1:
+            raise ValueError(f"Expected `num_neighbors` to be at least 1, but got {num_neighbors}")
+        samples = take_listed(samples, listed)
+        samples = hold_out(samples, valid_fraction, test_fraction, seed, samples["train"].tolist())
+        check_listed(samples, listed)
+        super().__init__(
+            samples,
+            ["different", "same"],
+            image_size=image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            resize=resize,
+            augmentation=augmentation,
+            augment=augment,
+            channels=channels,
+            on_error=on_error,
+        )
+        self.image_classes, self.root, self.listed = [*image_classes], root, listed
+        self.same_fraction, self.hard_negative_fraction, self.seed = same_fraction, hard_negative_fraction, seed
+        self.neighbors, self.num_neighbors = None if neighbors is None else Path(neighbors), num_neighbors
+        self._to_predict = None
+        if predict_pairs is not None:
+            found = read_pair_list(Path(predict_pairs), root, "predict_pairs", labeled=False)
+            self._to_predict = [pair for part in found.values() for pair in part]
+        self._nearest: Tensor | None = None
+        for split in samples:
+            if split not in listed:
+                self._drawn(split)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        if self._to_predict is None:
+            if "test" not in self.samples:
+                raise ValueError(f"Expected test images or `predict_pairs`, but got {', '.join(self.samples)} alone")
+            self.setup("test")
+            return self.test_dataloader()
+        paths = [*dict.fromkeys(path for pair in self._to_predict for path in pair.paths)]
+        if self.on_error == "skip":
+            paths = [paths[i] for i in self._readable(paths, "predict")]
+        return self._loader(PairedImages(self._images(paths), indices_of(self._to_predict, paths)))
+
+    def _dataset(self, split: Split, random: bool = False) -> PairedImages:
+        paths = self._split(split).paths
+        images = self._images(paths, random)
+        if split in self.listed:
+            return PairedImages(images, indices_of(self.listed[split], paths))
+        if split != "train":
+            return PairedImages(images, self._drawn(split).fixed(self.seed))
+        if self.neighbors is None or not self.hard_negative_fraction:
+            return PairedImages(images, self._drawn(split))
+        return PairedImages(images, self._drawn(split, self._nearest_of_others(self.neighbors)))
+
+    def _images(self, paths: list[Path], random: bool = False) -> ImageDataset:
+        return ImageDataset(
+            paths,
+            None,
+            channels=self.channels,
+            size=ResizeTo(self.image_size, self.resize, random=random),
+            augment=self.augmentation if random else None,
+        )
+
+    def _drawn(self, split: Split, nearest: Tensor | None = None) -> DrawnPairs:
+        hard_negative_fraction = 0.0 if nearest is None else self.hard_negative_fraction
+        try:
+            return DrawnPairs(
+                self._labels(split), self.same_fraction, nearest=nearest, hard_negative_fraction=hard_negative_fraction
+            )
+        except ValueError as error:
+            raise ValueError(f"Pairs of the {split} images cannot be drawn: {error}") from error
+
+    def _labels(self, split: Split) -> Tensor:
+        return torch.tensor(self._split(split).tolist())
+
+    def _nearest_of_others(self, neighbors: Path) -> Tensor:
+        """Returns the training images of other classes that are nearest to each, which are found once."""
+        paths = self._split("train").paths
+        if self._nearest is None or len(self._nearest) != len(paths):
+            index = EmbeddingIndex.load(neighbors)
+            rows = {name: i for i, name in enumerate(index.names)}
+            rows |= {os.path.abspath(path): i for i, path in enumerate(index.paths)}
+            names = [Path(os.path.relpath(path, self.root)).as_posix() for path in paths]
+            # a data set that was moved since has the same names
+            found = [rows.get(os.path.abspath(path), rows.get(name)) for path, name in zip(paths, names, strict=True)]
+            if None in found:
+                raise ValueError(
+                    f"Expected every training image in {neighbors}, but {found.count(None)} of {len(paths)} are "
+                    f"not there, the first {paths[found.index(None)]}"
+                )
+            embeddings = index.embeddings[torch.tensor(found)]
+            self._nearest = nearest_of_others(embeddings, self._labels("train"), self.num_neighbors)
+        return self._nearest

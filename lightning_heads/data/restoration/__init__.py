@@ -1,0 +1,1 @@
+"""Data modules of degraded and original images."""

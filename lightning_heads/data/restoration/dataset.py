@@ -1,0 +1,86 @@
+"""A data set of images with images as targets."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from ..images.reading import ImageReadError, read_image
+
+
+class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Gives `(input, target)`, floats in 0..1: an image degraded and as it is, or two files.
+
+    Args:
+        paths: The files.
+        targets: The targets' files, or None where each image is its own target.
+        channels: Channels to read; see `read_image`.
+        size: Brings a uint8 image, or an image and its target, to their size.
+        augment: Changes a float image in 0..1, or both alike, or None. They come as torchvision's `tv_tensors`.
+        degradation: Makes the input of the target, or None.
+        seed: Makes what is drawn for an image always the same; by default it is as the generators have it.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        targets: Sequence[Path] | None,
+        *,
+        channels: int,
+        size: Callable[..., Any],
+        augment: Callable[..., Any] | None = None,
+        degradation: nn.Module | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.paths, self.targets = [*paths], None if targets is None else [*targets]
+        self.channels, self.size, self.augment = channels, size, augment
+        self.degradation, self.seed = degradation, seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.seed is None:
+            return self._pair(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed + index)
+            return self._pair(index)
+
+    def read(self, index: int) -> list[tv_tensors.Image]:
+        """Reads an image and its target, or the one image that is both, uint8 `(c, h, w)`.
+
+        Raises:
+            ImageReadError: If one of them cannot be read, or their sizes differ.
+        """
+        path = self.paths[index]
+        image = tv_tensors.Image(read_image(path, self.channels))
+        if self.targets is None:
+            return [image]
+        target = tv_tensors.Image(read_image(self.targets[index], self.channels))
+        if image.shape != target.shape:
+            (height, width), (h, w) = image.shape[-2:], target.shape[-2:]
+            raise ImageReadError(self.targets[index], f"it is {w}x{h} pixels, while {path} is {width}x{height}")
+        return [image, target]
+
+    def _pair(self, index: int) -> tuple[Tensor, Tensor]:
+        images = _alike(self.size, self.read(index))
+        images = [tv_tensors.Image(image.to(torch.float32) / 255) for image in images]
+        if self.augment is not None:
+            images = _alike(self.augment, images)
+        image, target = (images[i].as_subclass(Tensor) for i in (0, -1))
+        if self.degradation is not None:
+            image = self.degradation(target)
+            if image.shape[-2:] != target.shape[-2:]:
+                raise ValueError(
+                    "Expected `degradation` to keep an image's height and width, but it made "
+                    f"{tuple(image.shape)} of {tuple(target.shape)}"
+                )
+        return image, target
+
+
+def _alike(transform: Callable[..., Any], images: list[tv_tensors.Image]) -> list[Any]:
+    return [*transform(*images)] if len(images) > 1 else [transform(*images)]

@@ -1,0 +1,1 @@
+"""Figures, colors and contact sheets."""

@@ -1,0 +1,108 @@
+"""timm's models: creating them, and reading what their metadata says."""
+
+import inspect
+from typing import Any
+
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from ..backbone import depth_by_definition
+
+# timm's contract is one of attributes, which types of modules cannot say
+TimmModel = Any
+
+_HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+def is_timm_name(name: str) -> bool:
+    """Tells whether timm can create `name`: an architecture, with or without a weight tag, or a hub address."""
+    return name.startswith(_HUB_PREFIXES) or timm.is_model(name)
+
+
+def is_timm_model(model: nn.Module) -> bool:
+    """Tells whether a module follows timm's model contract."""
+    return all(hasattr(model, name) for name in ("pretrained_cfg", "forward_features", "forward_head"))
+
+
+def create_timm_model(
+    name: str, pretrained: bool, image_size: tuple[int, int] | None = None, drop_path_rate: float = 0.0
+) -> nn.Module:
+    """Creates a timm model that takes varying sizes where it can, else the given one."""
+    shared: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    options: list[dict[str, Any]] = [
+        {"dynamic_img_size": True},
+        *([{"img_size": image_size}] if image_size else []),
+        {},
+    ]
+    for extra in options:
+        try:
+            with torch.device("meta"):  # costs little, and only the constructor knows what it takes
+                twin: TimmModel = timm.create_model(name, **shared, **extra)
+                _, height, width = twin.pretrained_cfg["input_size"]
+                # a patch that does not divide the model's own size divides no size that it may be given
+                if "dynamic_img_size" in extra and not takes(twin.eval(), torch.zeros(1, 3, height, width)):
+                    continue
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+        else:
+            return timm.create_model(name, pretrained=pretrained, **shared, **extra)
+    raise ValueError(f"Expected {name} to take {', '.join(shared)}, but it does not")
+
+
+def takes(model: TimmModel, x: Tensor) -> bool:
+    """Tells whether the model runs on images like `x`."""
+    try:
+        with torch.no_grad():
+            model.forward_features(x)
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def convert_timm_weights(model: TimmModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Runs the architecture's own filter over a state dict, which resizes position embeddings and renames old keys."""
+    module = inspect.getmodule(type(model))
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    converted: dict[str, Tensor] = weights if convert is None else convert(weights, model)
+    return converted
+
+
+def timm_first_layers(model: TimmModel) -> tuple[str, ...]:
+    """Returns the names of the layers that see the image, where the metadata is right about them."""
+    names = _names(model, "first_conv")
+    modules = dict(model.named_modules())
+    return names if all(name in modules for name in names) else ()
+
+
+def timm_in_channels(model: TimmModel) -> int:
+    """Returns how many channels the images have."""
+    layers = timm_first_layers(model)
+    layer: nn.Module | None = model.get_submodule(layers[0]) if layers else None
+    if not isinstance(layer, nn.Conv2d):
+        return 3
+    # such a stem lays the pixels of a block side by side, as channels
+    blocks = [module.bs for module in model.modules() if type(module).__name__ == "SpaceToDepth"]
+    return layer.in_channels // blocks[0] ** 2 if blocks else layer.in_channels
+
+
+def _names(model: TimmModel, key: str) -> tuple[str, ...]:
+    value = model.pretrained_cfg.get(key) or ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def timm_classifiers(model: TimmModel) -> tuple[str, ...]:
+    """Returns the names of the classifiers."""
+    return _names(model, "classifier")
+
+
+def timm_depths(model: TimmModel) -> dict[str, int]:
+    """Returns the depth of each parameter, by timm's coarse groups or else by definition."""
+    try:
+        matcher = model.group_matcher(coarse=True)
+    except (AssertionError, AttributeError, NotImplementedError):
+        return depth_by_definition(model)
+    depths: dict[str, int] = group_parameters(model, matcher, reverse=True)
+    return depths

@@ -1,0 +1,5 @@
+"""Inference with trained tasks."""
+
+from .tta import TestTimeAugmentation
+
+__all__ = ["TestTimeAugmentation"]

@@ -1,0 +1,160 @@
+"""Predictions averaged over changes of the images."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from ..data import AugTransforms
+from ..data.transforms.augment import dihedral
+from ..tasks.base import Stage, TransferModule, log_evaluation
+
+Group = Literal["flips", "dihedral"]
+
+# Quarter turns, then whether to mirror: the symmetries of a square without the identity, those of a rectangle first.
+_ELEMENTS: dict[str, list[tuple[int, bool]]] = {
+    "flips": [(0, True)],
+    "dihedral": [(0, True), (2, True), (2, False), (1, False), (3, False), (1, True), (3, True)],
+}
+
+
+class TestTimeAugmentation(L.LightningModule):
+    """Evaluates a trained task on augmented images beside the plain ones: fastai's `tta`.
+
+    It goes to `trainer.validate`, `test` and `predict` in the task's place, and logs and returns what the task would.
+    Predictions are activated, then combined: `torch.lerp(augmented.mean(0), plain, beta)`. The loss is that of the
+    plain outputs. A checkpoint of the task serves as `ckpt_path`.
+
+    Args:
+        task: The trained task. Its inputs are images, float `(b, c, h, w)` in 0..1.
+        augmentation: Changes an image `(c, h, w)`; fastai's `AugTransforms` by default. Or the horizontal flip, or all
+            flips and quarter turns (half turns where images are not square). These are exact and nothing is drawn;
+            predictions that are maps `(b, ..., h, w)` need one of them, and are turned back before the mean.
+        n: Augmented passes; by default four, or one for each flip and turn. There are no more than those.
+        beta: Weight of the plain predictions. With `dihedral`, 1/8 weighs them as any other turn.
+        reduce: Combines by mean, or by maximum over all passes, the plain one included, without `beta`.
+
+    Raises:
+        ValueError: If inputs are no images, or predictions are maps and the augmentation cannot be undone.
+
+    >>> task = TransferModule(nn.Conv2d(3, 2, 1), nn.CrossEntropyLoss())
+    >>> TestTimeAugmentation(task, "dihedral")(torch.rand(4, 3, 8, 8)).shape
+    torch.Size([4, 2, 8, 8])
+    """
+
+    __test__ = False  # pytest takes a class of this name for a test
+
+    def __init__(
+        self,
+        task: TransferModule,
+        augmentation: nn.Module | Group | None = None,
+        *,
+        n: int | None = None,
+        beta: float = 0.25,
+        reduce: Literal["mean", "max"] = "mean",
+    ) -> None:
+        super().__init__()
+        if isinstance(augmentation, str) and augmentation not in _ELEMENTS:
+            raise ValueError(
+                f"Expected `augmentation` to be {', '.join(_ELEMENTS)} or a module, but got {augmentation!r}"
+            )
+        if n is not None and n < 1:
+            raise ValueError(f"Expected `n` to be at least 1, but got {n}")
+        if not 0 <= beta <= 1:
+            raise ValueError(f"Expected `beta` in [0, 1], but got {beta}")
+        if reduce not in ("mean", "max"):
+            raise ValueError(f"Expected `reduce` to be mean or max, but got {reduce!r}")
+        # by the task's own names and before it, as a trainer that has tested the task takes no metrics by others
+        self.val_metrics, self.test_metrics = task.val_metrics, task.test_metrics
+        self.task = task
+        self.augmentation: nn.Module | Group = AugTransforms() if augmentation is None else augmentation
+        self.n, self.beta, self.reduce = n, beta, reduce
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the task's classes, or None where it has none."""
+        return getattr(self.task, "class_names", None)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image has any number of the task's classes."""
+        return bool(getattr(self.task, "multilabel", False))
+
+    @property
+    def ignore_index(self) -> int | None:
+        """Value of the target that does not count, or None where there is none."""
+        return getattr(self.task, "ignore_index", None)
+
+    def setup(self, stage: str) -> None:
+        self.task.setup(stage)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Returns the combined predictions, of the shape of the task's."""
+        return self._combine(inputs, self._predict(inputs))
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, batch_idx, "val", self.val_metrics)
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, batch_idx, "test", self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.task.class_scores("val"), sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.task.class_scores("test"), sync_dist=True)
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
+        inputs = [batch] if isinstance(batch, Tensor) else batch[: self.task.num_inputs]
+        combined: Tensor = self(*inputs)
+        return combined
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the task's checkpoint this module's."""
+        self.task.on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {f"task.{name}": value for name, value in checkpoint["state_dict"].items()}
+
+    def _evaluate(
+        self, batch: Sequence[Tensor], batch_idx: int, stage: Stage, metrics: MetricCollection
+    ) -> dict[str, Tensor]:
+        outputs, target = self.task.outputs_and_target(batch)
+        self.task.check_batch(outputs, target, batch_idx)
+        predictions = self._combine(batch[: self.task.num_inputs], self.task.activation(outputs))
+        return log_evaluation(self, self.task, stage, metrics, outputs, predictions, target)
+
+    def _predict(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.task.predict(*inputs)
+
+    def _combine(self, inputs: Sequence[Tensor], plain: Tensor) -> Tensor:
+        for images in inputs:
+            if images.ndim != 4 or not images.is_floating_point():
+                raise ValueError(f"Expected float images (b, c, h, w), but got {images.dtype} of {tuple(images.shape)}")
+        if isinstance(self.augmentation, str):
+            square = all(images.shape[-1] == images.shape[-2] for images in inputs)
+            elements = [(turns, flip) for turns, flip in _ELEMENTS[self.augmentation] if square or turns % 2 == 0]
+            elements = elements[: self.n]
+            passes, count = self._turned(inputs, elements), len(elements)
+        elif plain.ndim > 2:
+            raise ValueError(
+                f"Expected `augmentation` to be {' or '.join(_ELEMENTS)} for predictions of {tuple(plain.shape)}, as "
+                f"maps have to be turned back, but got {type(self.augmentation).__name__}"
+            )
+        else:
+            count = 4 if self.n is None else self.n
+            passes = self._augmented(inputs, self.augmentation, count)
+        if self.reduce == "max":
+            return functools.reduce(torch.maximum, passes, plain)
+        return torch.lerp(functools.reduce(torch.add, passes) / count, plain, self.beta)
+
+    def _augmented(self, inputs: Sequence[Tensor], augmentation: nn.Module, count: int) -> Iterator[Tensor]:
+        for _ in range(count):
+            yield self._predict([torch.stack([augmentation(image) for image in images]) for images in inputs])
+
+    def _turned(self, inputs: Sequence[Tensor], elements: list[tuple[int, bool]]) -> Iterator[Tensor]:
+        for turns, flip in elements:
+            predictions = self._predict([dihedral(images, turns, flip) for images in inputs])
+            yield dihedral(predictions, turns, flip, inverse=True) if predictions.ndim > 2 else predictions

@@ -1,0 +1,5 @@
+"""Weights of other libraries."""
+
+from .fastai_unet import load_fastai_unet
+
+__all__ = ["load_fastai_unet"]

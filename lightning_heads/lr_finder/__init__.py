@@ -1,0 +1,6 @@
+"""The learning rate finder."""
+
+from .curve import LRCurve
+from .search import lr_find
+
+__all__ = ["LRCurve", "lr_find"]

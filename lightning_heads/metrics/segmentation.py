@@ -1,0 +1,84 @@
+"""How well the pixels of each class are found."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_stat_scores, multilabel_stat_scores
+
+
+class SegmentationScore(Metric):
+    """A score of every class over all pixels of an evaluation, and one for all classes.
+
+    Intersection over union (the Jaccard index) and Dice (the F1 score) of all classes are the mean over those that
+    occur in predictions or target. Accuracy is the share of pixels that are right: of a class among its own pixels,
+    with `multilabel` among all pixels.
+
+    Metrics of one collection that differ in the score alone count pixels once.
+
+    Args:
+        score: Which score.
+        num_classes: Number of classes.
+        multilabel: Whether predictions are a probability for each label `(b, c, h, w)` with targets of that shape, or
+            probabilities of classes with targets `(b, h, w)`.
+        ignore_index: Value of the target that counts nowhere; a class that it is the index of has no score.
+
+    >>> score = SegmentationScore("iou", num_classes=2)
+    >>> score(torch.tensor([[[[0.9, 0.8, 0.3]], [[0.1, 0.2, 0.7]]]]), torch.tensor([[[0, 1, 1]]]))
+    tensor(0.5000)
+    >>> score.per_class()
+    tensor([0.5000, 0.5000])
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    counts: Tensor
+
+    def __init__(
+        self,
+        score: Literal["iou", "dice", "accuracy"],
+        num_classes: int,
+        *,
+        multilabel: bool = False,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.score = score
+        self.num_classes = num_classes
+        self.multilabel = multilabel
+        self.ignore_index = ignore_index
+        # true positives, false positives, true negatives, false negatives and pixels of the class, as torchmetrics
+        self.add_state("counts", torch.zeros(num_classes, 5, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, target: Tensor) -> None:
+        """Counts the pixels of a batch."""
+        settings: dict[str, Any] = {"average": None, "ignore_index": self.ignore_index, "validate_args": False}
+        if self.multilabel:
+            counts = multilabel_stat_scores((predictions > 0.5).long(), target, self.num_classes, **settings)
+        else:
+            counts = multiclass_stat_scores(predictions, target, self.num_classes, **settings)
+        self.counts = self.counts + counts.view_as(self.counts)
+
+    def compute(self) -> Tensor:
+        """Returns the score of all classes."""
+        right, whole = self._ratio()
+        return right.sum() / whole.sum() if self.score == "accuracy" else (right / whole).nanmean()
+
+    def per_class(self) -> Tensor:
+        """Returns the score of each class `(num_classes,)` over all processes, NaN for one that did not occur."""
+        with self.sync_context():
+            right, whole = self._ratio()
+        return right / whole
+
+    def _ratio(self) -> tuple[Tensor, Tensor]:
+        counts = self.counts
+        if not self.multilabel and self.ignore_index in range(self.num_classes):
+            counts = counts.index_fill(0, torch.tensor(self.ignore_index, device=counts.device), 0)
+        hits, extra, rejected, missed, _ = counts.unbind(dim=1)
+        if self.score == "iou":
+            return hits, hits + extra + missed
+        if self.score == "dice":
+            return 2 * hits, 2 * hits + extra + missed
+        return (hits + rejected, counts[:, :4].sum(dim=1)) if self.multilabel else (hits, hits + missed)

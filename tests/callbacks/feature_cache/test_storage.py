@@ -1,0 +1,435 @@
+"""Features that outlive a run: found again where nothing changed, made anew where anything did, never half read."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import v2
+
+import lightning_heads as lh
+from lightning_heads.callbacks.feature_cache.encoding import FeatureEncoder
+from lightning_heads.data.features.storage import FeatureFile
+from tests.helpers import run_processes, trainer_for
+
+COUNT = 20
+
+
+class Seen(L.Callback):
+    """Counts the images that the encoder sees after the sanity check."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        encoder: Any = pl_module.model.encoder
+        encoder.backbone.register_forward_pre_hook(self._add)
+
+    def _add(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.count += len(args[0])
+
+
+@pytest.fixture
+def photos(make_image: Callable[..., Path], tmp_path: Path) -> Path:
+    for i in range(COUNT):
+        make_image(f"levels/{i % 2}/{i}.png", level=70 + 100 * (i % 2), seed=i)
+    return tmp_path / "levels"
+
+
+def fit(
+    photos: Path,
+    folder: Path | None,
+    *,
+    cache: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    task: dict[str, Any] | None = None,
+    change: Callable[[lh.TransferModule], object] | None = None,
+    **settings: Any,
+) -> tuple[int, list[Tensor]]:
+    """Trains a head for two epochs, and returns how many images the encoder saw and the head's parameters."""
+    L.seed_everything(1, verbose=False)
+    classifier = lh.ImageClassifier("test_resnet", 2, **{"pretrained": False, "lr": 1e-2, "ps": 0.0, **(task or {})})
+    if change is not None:
+        change(classifier)
+    module = lh.ImageFolderData(
+        photos,
+        **{"image_size": 32, "batch_size": 4, "num_workers": 0, "augment": False, "resize": "squish"} | (data or {}),
+    )
+    seen = Seen()
+    phases = lh.Phases([lh.Phase(2, train_from=-1, norm="eval")])
+    callbacks = [phases, lh.FeatureCache(folder, progress=False, **(cache or {})), seen]
+    settings = {"num_sanity_val_steps": 0, **settings}
+    trainer_for(photos.parent, callbacks, 2, **settings).fit(classifier, module)
+    return seen.count, [*classifier.model.head.state_dict().values()]
+
+
+def test_a_second_run_encodes_nothing(photos: Path, tmp_path: Path) -> None:
+    seen, head = fit(photos, tmp_path / "cache")
+    assert seen == COUNT + 2  # of each set one image is tried first
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.safetensors")}
+    assert len(files) == 2
+    again, same_head = fit(photos, tmp_path / "cache")
+    assert again == 0
+    assert files == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.safetensors")}
+    for one, other in zip(head, same_head, strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(head, fit(photos, None)[1], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_each_view_is_of_its_image(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a run broke off and left some views of an image."""
+    settings: dict[str, Any] = {
+        "cache": {"views": 3},
+        "data": {"augment": True, "augmentation": v2.ColorJitter(0.001), "batch_size": 8},
+    }
+    folder = tmp_path / "views"
+    with monkeypatch.context() as patch:
+        left = iter(range(1 + 3))  # one image is tried first
+        features = FeatureEncoder.features
+
+        def breaking(encoder: FeatureEncoder, images: Tensor) -> Tensor:
+            if next(left, None) is None:
+                raise RuntimeError("broken off")
+            return features(encoder, images)
+
+        patch.setattr(FeatureEncoder, "features", breaking)
+        with pytest.raises(RuntimeError, match="broken off"):
+            fit(photos, folder, **settings)
+    (partial,) = folder.glob("training-*.partial")
+    with safe_open(partial, "pt") as file:
+        shape = file.get_slice("features").get_shape()
+    rows = FeatureFile(partial.with_suffix(".safetensors"), shape, torch.float32)
+    assert rows.written.sum() == 3 * 6
+    rows.written[1, 2], rows.features[1, 2] = False, 0
+    rows.flush()
+    fit(photos, folder, **settings)
+    fit(photos, tmp_path / "plain")
+    (made,) = folder.glob("training-*.safetensors")
+    (plain,) = (tmp_path / "plain").glob("training-*.safetensors")
+    views, images = load_file(made)["features"], load_file(plain)["features"][0]
+    assert len(views) == 3
+    assert not torch.equal(views[0], views[1])
+    for view in views:
+        assert torch.cdist(view, images).argmin(dim=1).tolist() == [*range(16)]
+
+
+def test_another_head_and_learning_rate_find_the_features(photos: Path, tmp_path: Path) -> None:
+    fit(photos, tmp_path / "cache")
+    assert fit(photos, tmp_path / "cache", task={"lin_ftrs": [], "lr": 1e-3}, data={"batch_size": 5})[0] == 0
+
+
+def _weight(task: lh.TransferModule) -> None:
+    next(task.model.parameters()).data[0] *= 1.001
+
+
+def _statistics(task: lh.TransferModule) -> None:
+    next(value for name, value in task.model.named_buffers() if name.endswith("running_mean"))[0] += 1e-3
+
+
+class OtherModel(lh.ImageModel):
+    """Might compute something else."""
+
+
+def _code(task: lh.TransferModule) -> None:
+    task.model.__class__ = OtherModel
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"change": _weight}, id="a weight"),
+        pytest.param({"change": _statistics}, id="a statistic"),
+        pytest.param({"change": _code}, id="the model's class"),
+        pytest.param({"task": {"concat_pool": False}}, id="the pooling"),
+        pytest.param({"change": lambda task: setattr(task.model.encoder, "_normalize", False)}, id="the normalization"),
+        pytest.param({"data": {"image_size": 36}}, id="the size"),
+        pytest.param({"data": {"resize": "crop"}}, id="the resizing"),
+        pytest.param({"data": {"augment": True}}, id="the augmentation"),
+        pytest.param({"data": {"augment": True, "augmentation": v2.ColorJitter(0.1)}}, id="another augmentation"),
+        pytest.param({"data": {"seed": 7}}, id="the split"),
+        pytest.param({"cache": {"views": 2}}, id="the views"),
+        pytest.param({"cache": {"dtype": "float16"}}, id="the type"),
+        pytest.param({"cache": {"norm_images": 8}}, id="estimated statistics"),
+        pytest.param({"precision": "bf16-mixed"}, id="the precision"),
+    ],
+)
+def test_what_determines_features_makes_them_anew(changed: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    fit(photos, tmp_path / "cache", data={"augment": True} if "augmentation" in changed.get("data", {}) else None)
+    expected = fit(photos, None, **changed)[1]
+    seen, head = fit(photos, tmp_path / "cache", **changed)
+    assert seen >= 0.8 * COUNT  # the training set at least
+    if "cache" in changed or "augment" in changed.get("data", {}) or "resize" in changed.get("data", {}):
+        return  # what is drawn at random depends on the run's seed without a folder
+    for one, other in zip(head, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("what", ["content", "time", "name", "more"])
+def test_changed_files_make_them_anew(what: str, photos: Path, tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    fit(photos, tmp_path / "cache")
+    for path in photos.rglob("*.png"):
+        if what == "content":
+            make_image(str(path.relative_to(tmp_path)), level=90, seed=int(path.stem) + 100)
+        elif what == "time":
+            os.utime(path, ns=(0, 10**18))
+        elif what == "name":
+            path.rename(path.with_name(f"new_{path.name}"))
+    if what == "more":
+        make_image("levels/0/99.png", seed=99)
+        make_image("levels/1/98.png", seed=98)
+    seen, head = fit(photos, tmp_path / "cache")
+    assert seen >= COUNT
+    for one, other in zip(head, fit(photos, None)[1], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_labels_may_change(photos: Path, tmp_path: Path) -> None:
+    """Targets come from the data set, not from the file."""
+    table = tmp_path / "table.csv"
+    heads = []
+    for flip in (False, True):
+        rows = [
+            f"{p},{int(p.parent.name) ^ flip},{'valid' if i % 5 == 0 else 'train'}"
+            for i, p in enumerate(sorted(photos.rglob("*.png")))
+        ]
+        table.write_text("\n".join(["path,label,split", *rows]))
+        L.seed_everything(1, verbose=False)
+        task, seen = lh.ImageClassifier("test_resnet", 2, pretrained=False, ps=0.0), Seen()
+        data = lh.ImageTableData(table, labels=["label"], image_size=32, batch_size=4, num_workers=0, augment=False)
+        phases = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+        cache = lh.FeatureCache(tmp_path / "cache", progress=False)
+        trainer_for(tmp_path, [phases, cache, seen], 1, num_sanity_val_steps=0).fit(task, data)
+        heads.append(torch.cat([p.flatten() for p in task.model.head.parameters()]))
+    assert seen.count == 0
+    assert not torch.allclose(heads[0], heads[1])
+
+
+def test_a_smaller_type_halves_the_file(photos: Path, tmp_path: Path) -> None:
+    sizes = []
+    for dtype in ("float32", "float16", "bfloat16"):
+        _, head = fit(photos, tmp_path / dtype, cache={"dtype": dtype})
+        assert all(torch.isfinite(value).all() for value in head)
+        (path,) = (tmp_path / dtype).glob("training-*.safetensors")
+        sizes.append(path.stat().st_size)
+    assert sizes[1] == sizes[2] < 0.6 * sizes[0]
+
+
+_RUN = """
+import sys, time
+from pathlib import Path
+import lightning_heads as lh
+from lightning_heads.data import feature_rows, read
+from tests.callbacks.feature_cache.test_storage import fit
+feature_rows._SAVE_EVERY = 0.0
+whole = read.read_image
+def slowly(*args):
+    time.sleep(float(sys.argv[3]))
+    return whole(*args)
+import lightning_heads.data.dataset as dataset
+dataset.read_image = slowly
+if __name__ == "__main__":
+    print("seen", fit(Path(sys.argv[1]), Path(sys.argv[2]))[0])
+"""
+
+
+def _start(photos: Path, folder: Path, seconds: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", _RUN, str(photos), str(folder), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path.cwd())
+
+
+def _written(folder: Path) -> int:
+    """Returns how many training rows an unfinished file has."""
+    files = [*folder.glob("training-*.partial")]
+    return int(sum(files[0].read_bytes()[-16:])) if files and files[0].stat().st_size else 0
+
+
+def test_a_run_that_was_killed_is_completed(photos: Path, tmp_path: Path) -> None:
+    killed = _start(photos, tmp_path / "cache", 0.2)
+    deadline = time.monotonic() + 120
+    while not 4 <= _written(tmp_path / "cache") < 16 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    written = _written(tmp_path / "cache")
+    assert 4 <= written < 16
+    assert not [*(tmp_path / "cache").glob("*.safetensors")]
+    seen, head = fit(photos, tmp_path / "cache")
+    assert seen == COUNT - written + 2
+    for one, other in zip(head, fit(photos, None)[1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    assert not [*(tmp_path / "cache").glob("*.partial")]
+
+
+def test_two_runs_share_a_folder(photos: Path, tmp_path: Path) -> None:
+    runs = [_start(photos, tmp_path / "cache", 0.05) for _ in range(2)]
+    seen = [int(run.communicate(timeout=240)[0].split()[1]) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sum(seen) == COUNT + 2
+
+
+def test_no_room_is_an_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"Expected room for .* MiB of features, but: No space left on device.*training-"):
+        fit(photos, tmp_path / "cache")
+    assert not [*(tmp_path / "cache").glob("*.safetensors"), *(tmp_path / "cache").glob("*.partial")]
+
+
+def test_images_that_are_not_known_by_files_are_refused(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 2), 2)
+    phases = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+    task = lh.ImageClassifier("test_resnet", 2, pretrained=False)
+    with pytest.raises(ValueError, match=r"Expected data sets with `image_key`.*, but got TensorDataset; without"):
+        trainer_for(tmp_path, [phases, lh.FeatureCache(tmp_path / "cache", progress=False)], 1).fit(task, loader)
+
+
+def test_transforms_that_cannot_be_told_apart_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected what can be pickled, .*lambda"):
+        fit(photos, tmp_path / "cache", data={"augment": True, "augmentation": v2.Lambda(lambda x: x)})
+
+
+def test_statistics_are_those_of_an_average_over_batches(photos: Path, tmp_path: Path) -> None:
+    """The oracle is torch's own `update_bn`, on the same images."""
+    found = {}
+
+    class Keep(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+            found.update({name: value.clone() for name, value in pl_module.model.encoder.named_buffers()})
+
+    L.seed_everything(1, verbose=False)
+    task = lh.ImageClassifier("test_resnet", 2, pretrained=False)
+    data = lh.ImageFolderData(photos, image_size=32, batch_size=16, num_workers=0, augment=False, resize="squish")
+    images = torch.stack([image for image, _ in data._dataset("train")])
+    model = lh.ImageClassifier("test_resnet", 2, pretrained=False).model
+    model.load_state_dict(task.model.state_dict())
+    torch.optim.swa_utils.update_bn([images], model.encoder)
+    phases = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
+    cache = lh.FeatureCache(norm_images=100, progress=False)
+    trainer_for(tmp_path, [phases, cache, Keep()], 1).fit(task, data)
+    for name, value in model.encoder.named_buffers():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
+    for name, value in task.model.encoder.named_buffers():
+        torch.testing.assert_close(found[name], value, atol=0, rtol=0, msg=name)
+
+
+def test_estimated_statistics_are_kept_and_not_estimated_again(photos: Path, tmp_path: Path) -> None:
+    seen, head = fit(photos, tmp_path / "cache", cache={"norm_images": 8})
+    assert seen == COUNT + 2
+    (path,) = (tmp_path / "cache").glob("statistics-*.safetensors")
+    made = path.stat().st_mtime_ns
+    again, same_head = fit(photos, tmp_path / "cache", cache={"norm_images": 8})
+    assert again == 0
+    assert path.stat().st_mtime_ns == made
+    for one, other in zip(head, same_head, strict=True):
+        assert torch.equal(one, other)
+
+
+def _fit_rank(photos: Path, folder: Path | None) -> tuple[int, list[Tensor]]:
+    return fit(photos, folder, cache={"norm_images": 8}, strategy=DDPStrategy(), devices=2)
+
+
+def test_processes_write_a_share_each(photos: Path, tmp_path: Path) -> None:
+    first = run_processes(_fit_rank, 2, tmp_path, photos, tmp_path / "cache")
+    again = run_processes(_fit_rank, 2, tmp_path, photos, tmp_path / "cache")
+    in_memory = run_processes(_fit_rank, 2, tmp_path, photos, None)
+    assert first is not None
+    assert again is not None
+    assert in_memory is not None
+    assert first[0][0] + first[1][0] == COUNT + 2 + 2
+    assert [seen for seen, _ in again] == [0, 0]
+    assert fit(photos, tmp_path / "cache", cache={"norm_images": 8})[0] == 0
+    (tmp_path / "anew").mkdir()
+    (statistics,) = (tmp_path / "cache").glob("statistics-*.safetensors")
+    shutil.copy(statistics, tmp_path / "anew")
+    assert fit(photos, tmp_path / "anew", cache={"norm_images": 8})[0] == COUNT + 2
+    for path in (tmp_path / "cache").glob("*.safetensors"):
+        # the rows are where one process puts them
+        torch.testing.assert_close(load_file(path), load_file(tmp_path / "anew" / path.name), atol=1e-5, rtol=1e-5)
+    for head, expected in [
+        (run[rank][1], of[0][1])
+        for of, run in ((first, first), (first, again), (in_memory, in_memory))
+        for rank in (0, 1)
+    ]:
+        for one, other in zip(head, expected, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_many_images_take_bounded_memory(tmp_path: Path) -> None:
+    """50,000 images, whose features are 400 MB, are encoded and trained on."""
+    code = f"""
+import lightning as L, torch
+from pathlib import Path
+from torch import nn
+import lightning_heads as lh
+from lightning_heads.callbacks import feature_encoding
+from tests.helpers import trainer_for
+feature_encoding._IN_MEMORY = 2**20
+
+def allocated():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
+
+class Images(torch.utils.data.Dataset):
+    def __len__(self):
+        return 50_000
+    def __getitem__(self, index):
+        return torch.full((3, 4, 4), index / 50_000), index % 2
+
+class Peak(L.Callback):
+    peak = 0
+    def on_train_batch_end(self, trainer, *args):
+        self.peak = max(self.peak, allocated())
+
+if __name__ == "__main__":
+    encoder = lh.Encoder(nn.Sequential(nn.Conv2d(3, 1024, 1), nn.ReLU()), normalize=False)
+    task = lh.TransferModule(lh.ImageModel(encoder, 2, lin_ftrs=[]), nn.CrossEntropyLoss())
+    phases, peak = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")]), Peak()
+    trainer = trainer_for(Path({str(tmp_path)!r}), [phases, lh.FeatureCache(progress=False), peak], 1)
+    before = allocated()
+    trainer.fit(task, torch.utils.data.DataLoader(Images(), 500, shuffle=True))
+    print(peak.peak - before)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path.cwd(), check=False)
+    assert found.returncode == 0, found.stderr
+    assert float(found.stdout.split()[-1]) < 150
+
+
+def test_lr_find_trains_on_features(photos: Path, tmp_path: Path) -> None:
+    curves = []
+    for extra in ([], [lh.FeatureCache(tmp_path / "cache", progress=False)]):
+        L.seed_everything(1, verbose=False)
+        task = lh.ImageClassifier("test_resnet", 2, pretrained=False, ps=0.0)
+        data = lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=0, augment=False, resize="squish")
+        trainer = trainer_for(tmp_path, [lh.FineTune(1, norm="eval"), *extra], 2)
+        seen = 0
+
+        def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            nonlocal seen
+            seen += len(args[0])
+
+        task.model.encoder.backbone.register_forward_pre_hook(add)
+        before = {name: value.clone() for name, value in task.state_dict().items()}
+        curves.append(lh.lr_find(trainer, task, data, num_steps=12, stop_div=False, progress=False))
+        assert not task.takes_features
+        for name, value in task.state_dict().items():
+            assert torch.equal(value, before[name])
+    assert seen == 16 + 1
+    # what training finds there are the features of training images: those of validation, and a live epoch, are to come
+    trainer.fit(task, data)
+    assert seen == (16 + 1) + (4 + 4 + 1) + 20
+    torch.testing.assert_close(curves[1].losses, curves[0].losses, atol=1e-4, rtol=1e-4)

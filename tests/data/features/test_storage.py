@@ -1,0 +1,117 @@
+"""Rows of features in memory and in files that are never half read."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_heads.data.features import storage as feature_rows
+from lightning_heads.data.features.storage import FeatureFile, FeatureRows, load_features
+
+SHAPE = (2, 5, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_file_holds_what_was_written(dtype: torch.dtype, tmp_path: Path) -> None:
+    values = torch.rand(SHAPE).to(dtype)
+    file, memory = FeatureFile(tmp_path / "a.safetensors", SHAPE, dtype), FeatureRows(SHAPE, dtype)
+    for rows in (file, memory):
+        for view in range(2):
+            rows.write(view, torch.tensor([4, 0]), values[view, [4, 0]])
+        views, places = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 1, 2, 2, 3, 3])
+        rows.write(views, places, values[views, places])
+        rows.flush()
+        assert torch.equal(rows.features, values)
+    file.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert torch.equal(load_features(tmp_path / "a.safetensors"), values)
+    loaded = load_file(tmp_path / "a.safetensors")  # the format's own reader
+    assert torch.equal(loaded["features"], values)
+    assert loaded["features"].dtype == dtype
+
+
+def test_an_unfinished_file_is_filled_further(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    rows = FeatureFile(path, SHAPE, torch.float32)
+    rows.write(0, torch.tensor([1]), torch.ones(1, 3))
+    rows.flush()
+    rows.write(1, torch.tensor([2]), torch.ones(1, 3))  # not flushed: it does not count
+    with pytest.raises(RuntimeError, match=r"Expected all rows of .*a.safetensors, but 9 are not written"):
+        rows.finish()
+    assert not path.exists()
+    again = FeatureFile(path, SHAPE, torch.float32)
+    assert again.written.nonzero().tolist() == [[0, 1]]
+    assert torch.equal(again.features[0, 1], torch.ones(3))
+    other = FeatureFile(path, (1, 5, 3), torch.float32)  # a rest of other features is not
+    assert not other.written.any()
+
+
+def test_a_row_counts_once_its_values_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = FeatureFile(tmp_path / "a.safetensors", SHAPE, torch.float32)
+    rows.write(0, torch.tensor([0]), torch.ones(1, 3))
+    assert not rows.written.any()
+    monkeypatch.setattr(feature_rows, "_SAVE_EVERY", 0.0)
+    rows.write(0, torch.tensor([1]), torch.ones(1, 3))
+    assert rows.written.sum() == 2
+
+
+@pytest.mark.parametrize("can_reserve", [True, False])
+def test_no_room_is_an_error_that_leaves_no_file(
+    can_reserve: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_reserve:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"Expected room for 7\.6 MiB of features, but: File too large"):
+            FeatureFile(tmp_path / "a.safetensors", (1, 1000, 2000), torch.float32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_without_reservation_the_file_is_as_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    rows = FeatureFile(tmp_path / "a.safetensors", (1, 1000, 300), torch.float32)
+    assert not rows.features.any()
+    assert not rows.written.any()
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_values_beyond_the_range_of_a_type_are_refused(in_file: bool, tmp_path: Path) -> None:
+    shape = (1, 2, 3)
+    rows = (
+        FeatureFile(tmp_path / "a.safetensors", shape, torch.float16) if in_file else FeatureRows(shape, torch.float16)
+    )
+    with pytest.raises(ValueError, match=r"within the range of torch.float16, but got 100000; `dtype=.bfloat16.` has"):
+        rows.write(0, torch.tensor([0]), torch.full((1, 3), 1e5))
+    assert not rows.written.any()
+
+
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    """Features of 400 MB are written and read, where what the process may allocate is far less."""
+    code = f"""
+import resource, torch
+from pathlib import Path
+from lightning_heads.data.feature_rows import FeatureFile, load_features
+def allocated():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
+rows = FeatureFile(Path({str(tmp_path)!r}, "a.safetensors"), (1, 50_000, 2048), torch.float32)
+before = allocated()
+for part in torch.arange(50_000).split(500):
+    rows.write(0, part, part[:, None].float().expand(-1, 2048))
+rows.flush()
+rows.finish()
+features = load_features(Path({str(tmp_path)!r}, "a.safetensors"))
+total = sum(features[0, i].mean().item() for i in range(0, 50_000, 10))
+assert total == sum(range(0, 50_000, 10)), total
+print(allocated() - before)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 50

@@ -1,0 +1,212 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_curve
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchmetrics import MetricCollection
+
+from lightning_heads.losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
+from lightning_heads.metrics import retrieval
+from lightning_heads.metrics.retrieval import RecallAtK, RetrievalMAP
+from lightning_heads.metrics.verification import EqualErrorRate
+from lightning_heads.tasks.metric_learning import ImageEmbedder
+from tests.helpers import run_processes, trainer_for
+
+
+def _task(**settings: Any) -> ImageEmbedder:
+    return ImageEmbedder("test_resnet", **{"embedding_size": 8, "pretrained": False, **settings})
+
+
+def _images(labels: Tensor) -> TensorDataset:
+    """Noisy images whose color is their class."""
+    generator = torch.Generator().manual_seed(1)
+    colors = torch.rand(10, 3, 1, 1, generator=generator)
+    return TensorDataset((colors[labels] + torch.rand(len(labels), 3, 32, 32, generator=generator)) / 2, labels)
+
+
+def _recall(embeddings: Tensor, labels: Tensor, k: int) -> float:
+    neighbors = NearestNeighbors(n_neighbors=min(k, len(labels) - 1), metric="cosine").fit(embeddings)
+    found = labels[torch.from_numpy(neighbors.kneighbors(return_distance=False))] == labels[:, None]
+    alone = torch.bincount(labels)[labels] == 1
+    return found.any(dim=1)[~alone].double().mean().item()
+
+
+def _mean_average_precision(embeddings: Tensor, labels: Tensor) -> float:
+    unit = embeddings.double() / embeddings.double().norm(dim=1, keepdim=True)
+    scores = []
+    for i in range(len(labels)):
+        others = torch.arange(len(labels)) != i
+        sought = (labels == labels[i])[others]
+        if sought.any():
+            scores.append(average_precision_score(sought, (unit @ unit[i])[others]))
+    return float(np.mean(scores))
+
+
+def _equal_error_rate(scores: Tensor, targets: Tensor) -> float:
+    let_through, found, _ = roc_curve(targets, scores, drop_intermediate=False)
+    # where the curve is crossed, by how much one rate is above the other
+    return float(np.interp(0, let_through - (1 - found), let_through))
+
+
+@pytest.mark.parametrize("block", [1, 100, 2**24])
+@pytest.mark.parametrize(("size", "classes"), [(40, 5), (31, 20), (6, 2)])
+def test_retrieval_equals_scikit_learns(monkeypatch: pytest.MonkeyPatch, size: int, classes: int, block: int) -> None:
+    monkeypatch.setattr(retrieval, "_BLOCK", block)
+    labels = torch.randint(classes, (size,))
+    embeddings = 3 * torch.rand(size, 1) * (torch.randn(size, 8) + torch.randn(classes, 8)[labels])
+    metrics = MetricCollection({"1": RecallAtK(1), "5": RecallAtK(5), "50": RecallAtK(50), "map": RetrievalMAP()})
+    for some, of in zip(embeddings.split(7), labels.split(7), strict=True):
+        metrics.update(some, of)
+    scores = metrics.compute()
+    for k in (1, 5, 50):
+        assert scores[str(k)].item() == pytest.approx(_recall(embeddings, labels, k), abs=1e-6)
+    assert scores["map"].item() == pytest.approx(_mean_average_precision(embeddings, labels), abs=1e-6)
+    assert len(metrics.compute_groups) == 1  # which holds the embeddings once
+
+
+def test_images_alone_in_their_class_are_no_queries() -> None:
+    embeddings, labels = torch.randn(5, 4), torch.arange(5)
+    opposite = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, 1]])
+    for metric, expected in ((RecallAtK(1), 0), (RetrievalMAP(), 1 / 3)):
+        assert metric(embeddings, labels).isnan()
+        assert metric(embeddings[:1], labels[:1]).isnan()
+        assert metric(opposite, torch.tensor([0, 0, 1, 2])).item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="`k` to be at least 1, but got 0"):
+        RecallAtK(0)
+
+
+@pytest.mark.parametrize("size", [4, 25, 400])
+@pytest.mark.parametrize("decimals", [1, 6])  # with many equal scores, and hardly any
+def test_equal_error_rate_equals_scikit_learns_curve(size: int, decimals: int) -> None:
+    for _ in range(10):
+        targets = torch.randperm(size) < size // 3 + 1
+        scores = (torch.randn(size) + targets).round(decimals=decimals)
+        metric = EqualErrorRate()
+        for some, of in zip(scores.split(7), targets.split(7), strict=True):
+            metric.update(some, of)
+        assert metric.compute().item() == pytest.approx(_equal_error_rate(scores, targets), abs=1e-6)
+
+
+def test_equal_error_rate_of_probabilities_and_at_its_ends() -> None:
+    yes = torch.tensor([0, 1, 1, 0])
+    scores = torch.tensor([0.1, 0.7, 0.9, 0.2])
+    assert EqualErrorRate()(torch.stack([1 - scores, scores], 1), yes) == 0
+    assert EqualErrorRate()(-scores, yes.bool()) == 1
+    assert EqualErrorRate()(torch.ones(4), yes) == 0.5
+    assert EqualErrorRate()(scores, torch.zeros(4).bool()).isnan()
+    assert EqualErrorRate()(scores, torch.ones(4).bool()).isnan()
+
+
+@pytest.mark.parametrize("loss", ["triplet", "contrastive", "nt_xent"])
+def test_it_learns_and_logs_what_its_embeddings_give(tmp_path: Path, loss: Any) -> None:
+    L.seed_everything(1, verbose=False)
+    data = _images(torch.arange(24) % 4)
+    unseen = _images(torch.arange(21) % 6 + 4)
+    task = _task(loss=loss, lr=3e-3)
+    before = trainer_for(tmp_path, []).validate(task, DataLoader(data, 24), verbose=False)[0]["val_loss"]
+    trainer = trainer_for(tmp_path, [], 8)
+    trainer.fit(task, DataLoader(data, 12, shuffle=True), DataLoader(data, 24))
+    logged = trainer.callback_metrics
+    assert logged["val_loss"] < before
+    assert {"train_loss", "val_recall_at_1", "val_recall_at_5", "val_mean_average_precision"} <= set(logged)
+    # classes that it has never seen, in batches that searches go across
+    loader = DataLoader(unseen, 4)
+    tested = trainer.test(task, loader, verbose=False)[0]
+    embeddings = torch.cat(trainer.predict(task, loader))
+    assert embeddings.shape == (21, 8)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(21))
+    labels = unseen.tensors[1]
+    assert tested["test_recall_at_1"] == pytest.approx(_recall(embeddings, labels, 1), abs=1e-6)
+    assert tested["test_recall_at_5"] == pytest.approx(_recall(embeddings, labels, 5), abs=1e-6)
+    expected = _mean_average_precision(embeddings, labels)
+    assert tested["test_mean_average_precision"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "criterion", "values"),
+    [
+        ({}, TripletLoss, {"margin": 0.2}),
+        ({"margin": 0.5}, TripletLoss, {"margin": 0.5}),
+        ({"loss": "contrastive"}, ContrastiveLoss, {"positive_margin": 0.0, "negative_margin": 1.0}),
+        ({"loss": "contrastive", "margin": 0.0}, ContrastiveLoss, {"positive_margin": 0.0, "negative_margin": 0.0}),
+        ({"loss": "nt_xent"}, NTXentLoss, {"temperature": 0.07}),
+        ({"loss": "nt_xent", "temperature": 0.2}, NTXentLoss, {"temperature": 0.2}),
+    ],
+)
+def test_checkpoint_loads_without_arguments_and_gives_equal_outputs(
+    tmp_path: Path, settings: dict[str, Any], criterion: type, values: dict[str, float]
+) -> None:
+    task = _task(**settings, lr=(1e-4, 1e-3))
+    trainer = trainer_for(tmp_path, [], 1, limit_train_batches=1)
+    trainer.fit(task, DataLoader(_images(torch.arange(8) % 2), 8))
+    trainer.save_checkpoint(tmp_path / "embedder.ckpt")
+    loaded = ImageEmbedder.load_from_checkpoint(tmp_path / "embedder.ckpt", weights_only=True)
+    assert isinstance(loaded.criterion, criterion)
+    assert {name: getattr(loaded.criterion, name) for name in values} == values
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(loaded.eval().predict(x), task.eval().predict(x), atol=0, rtol=0)
+    assert loaded.lr == (1e-4, 1e-3)
+
+
+def test_the_head_pools_by_average_and_is_one_linear_layer() -> None:
+    task = _task().eval()
+    x = torch.rand(2, 3, 64, 64)
+    norm, linear = (task.model.head[i] for i in (-2, -1))
+    torch.testing.assert_close(task(x), linear(norm(task.model.encoder(x).mean(dim=(2, 3)))))
+    assert {id(p) for p in task.param_groups()[-1]} == {id(p) for p in (*norm.parameters(), *linear.parameters())}
+
+
+def test_an_epoch_that_begins_without_two_images_of_a_class_is_warned_of(tmp_path: Path) -> None:
+    alone, mixed = _images(torch.arange(8)), _images(torch.tensor([0, 1, 2, 0, 1, 2, 3, 4]))
+    with pytest.warns(UserWarning, match="the 4 of this epoch's first are all of different.*`images_per_class`"):
+        trainer_for(tmp_path, [], 1).fit(_task(), DataLoader(alone, 4))
+    trainer_for(tmp_path, [], 1).fit(_task(), DataLoader(mixed, 4))
+    trainer_for(tmp_path, []).test(_task(), DataLoader(alone, 4), verbose=False)
+
+
+def _share(folder: Path, world_size: int) -> dict[str, float]:
+    """Tests an untrained task on a share of the images, all but one of which are the first process's."""
+    torch.manual_seed(0)
+    data = _images(torch.arange(12) % 3)
+    shares = [range(11), range(11, 12)] if world_size > 1 else [range(12)]
+    loader = DataLoader(Subset(data, shares[int(os.environ.get("LOCAL_RANK", 0))]), 11)
+    strategy = "ddp" if world_size > 1 else "auto"
+    trainer = trainer_for(folder, [], strategy=strategy, devices=world_size, use_distributed_sampler=False)
+    return dict(trainer.test(_task(), loader, verbose=False)[0])
+
+
+def test_images_are_searched_over_all_processes(tmp_path: Path) -> None:
+    ranks = run_processes(_share, 2, tmp_path, tmp_path, 2)
+    alone = _share(tmp_path, 1)
+    assert ranks is not None
+    for name in ("test_recall_at_1", "test_recall_at_5", "test_mean_average_precision"):
+        assert ranks[0][name] == ranks[1][name] == pytest.approx(alone[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "arcface"}, "`loss` to be triplet, contrastive or nt_xent, but got 'arcface'"),
+        ({"loss": "nt_xent", "margin": 0.1}, "no `margin` with the nt_xent loss, but got 0.1"),
+        ({"temperature": 0.1}, "no `temperature` with the triplet loss, but got 0.1"),
+        ({"loss": "contrastive", "temperature": 0.1}, "no `temperature` with the contrastive loss, but got 0.1"),
+        ({"margin": -0.1}, "`margin` to be at least 0, but got -0.1"),
+        ({"embedding_size": 0}, "`embedding_size` to be at least 1, but got 0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _task(**settings)
+
+
+def test_targets_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+    data = TensorDataset(torch.rand(8, 3, 32, 32), torch.rand(8, 2))
+    with pytest.raises(ValueError, match=r"class indices \(b,\), but got \(4, 8\) and torch.float32 of \(4, 2\)"):
+        trainer_for(tmp_path, []).fit(_task(), DataLoader(data, 4))

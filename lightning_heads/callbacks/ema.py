@@ -1,4 +1,4 @@
-"""Averaged weights."""
+"""Exponential moving average of weights."""
 
 import lightning as L
 import torch
@@ -7,14 +7,15 @@ from torch import Tensor
 
 
 class EMA(WeightAveraging):
-    """Keeps an exponential moving average of weights and buffers, which validation and the end of the fit use.
+    """Keeps an exponential moving average (EMA) of weights and buffers.
 
-    What does not change, such as a frozen encoder, is its own average to the bit, and counters are copied; torch's
-    formula lets both drift. Otherwise it is Lightning's `EMAWeightAveraging` (Polyak 1992; Tarvainen 2017).
+    Validation uses the averaged weights, and the model keeps them after the fit. Like Lightning's `EMAWeightAveraging`
+    (Polyak 1992; Tarvainen 2017), except that the average of tensors that do not change, such as those of a frozen
+    encoder, stays bitwise equal to them, and that integer buffers are copied; with torch's formula both drift.
 
     Args:
-        decay: Weight of the average at each optimizer step, in [0, 1).
-        device: Where to keep the average; by default beside the model.
+        decay: Weight of the previous average in each update, one per optimizer step, in [0, 1).
+        device: Device that stores the average; by default that of the model.
     """
 
     def __init__(self, decay: float = 0.999, device: str | None = None) -> None:
@@ -25,7 +26,7 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begins an average, on the device that the model is about to be moved to."""
+        """Starts a new average, by default on the device that the model will be moved to."""
         self._device = self.device or trainer.strategy.root_device
         if stage == "fit":
             self._latest_update_step, self._latest_update_epoch = 0, -1

@@ -1,4 +1,4 @@
-"""Training on mixtures of images."""
+"""MixUp and CutMix of training batches."""
 
 from typing import Any
 
@@ -10,25 +10,26 @@ from torchvision.transforms import v2
 
 
 class MixUpCutMix(L.Callback):
-    """Mixes each image of a training batch with the one before it, and their targets alike, by torchvision.
+    """Applies torchvision's MixUp or CutMix to training batches.
 
     MixUp blends two images (Zhang 2018, "mixup: Beyond Empirical Risk Minimization"), CutMix pastes a box of one into
-    the other (Yun 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features"). One
-    share a batch is drawn from Beta(alpha, alpha); where both alphas are above 0, each batch draws one of the two.
+    the other (Yun 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features"). Each
+    sample is mixed with the previous one of its batch. The mixing weight is drawn once per batch from
+    Beta(alpha, alpha); if both alphas are above 0, each batch uses one of the two methods at random.
 
-    Images are float `(b, c, h, w)`. Targets in proportion to the share: class indices `(b,)`, which become
-    probabilities `(b, num_classes)`; any `(b, k)`, that is probabilities, several labels or numbers; and float `(b,)`.
-    Targets by pixel, `(b, h, w)` or `(b, k, h, w)`, are mixed as the images are: CutMix cuts masks by the same box,
-    and MixUp takes float ones only. Of the task's `ignore_index`, a pixel blended with an ignored one is ignored.
+    Images are float `(b, c, h, w)`. Targets that are averaged with the mixing weight: class indices `(b,)`, which
+    become probabilities `(b, num_classes)`; any `(b, k)`, that is probabilities, multi-label targets or numbers; and
+    float `(b,)`. Dense targets, `(b, h, w)` or `(b, k, h, w)`, are mixed like the images: CutMix uses the same box for
+    masks, and MixUp needs float targets. A pixel blended with one of the task's `ignore_index` becomes `ignore_index`.
 
     Args:
-        mixup_alpha: Strength of MixUp, 0 for none.
-        cutmix_alpha: Strength of CutMix, 0 for none.
+        mixup_alpha: Alpha of MixUp's Beta distribution; 0 disables MixUp.
+        cutmix_alpha: Alpha of CutMix's Beta distribution; 0 disables CutMix.
         p: Probability that a batch is mixed at all.
-        num_classes: Number of classes of class indices; by default as many as the task has `class_names`.
+        num_classes: Number of classes of class indices; by default the number of the task's `class_names`.
 
     Raises:
-        TypeError: If a batch is no list of two tensors, as torch collates images and targets.
+        TypeError: If a batch is not a list of two tensors, as torch collates images and targets.
         ValueError: If the model has several inputs, or images or targets cannot be mixed.
 
     >>> batch = [torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])]
@@ -37,7 +38,7 @@ class MixUpCutMix(L.Callback):
     torch.Size([4, 3])
     """
 
-    in_lr_find = True  # a search for the learning rate mixes batches too
+    in_lr_find = True  # the learning rate finder mixes batches too
 
     def __init__(
         self, mixup_alpha: float = 0.4, cutmix_alpha: float = 0.0, *, p: float = 1.0, num_classes: int | None = None
@@ -56,7 +57,7 @@ class MixUpCutMix(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Replaces images and target in the batch, which is the list that `training_step` gets."""
+        """Replaces images and target in the list that is passed to `training_step`."""
         self._check(pl_module, batch)
         if self.p < 1 and float(torch.rand(())) >= self.p:
             return
@@ -71,13 +72,13 @@ class MixUpCutMix(L.Callback):
         else:
             batch[:2] = self._transform(self._classes(pl_module))(images, target.long())
         if not target.is_floating_point() and target.ndim <= 2:
-            # torchvision makes them float32, and a loss in double or half precision takes its own
+            # torchvision returns float32, but a loss in double or half precision needs the dtype of the images
             batch[1] = batch[1].to(images.dtype)
 
     def _check(self, pl_module: L.LightningModule, batch: Any) -> None:
         inputs = getattr(getattr(pl_module, "model", None), "num_inputs", 1)
         if inputs > 1:
-            raise ValueError(f"Expected a model with one input, whose target says what is mixed, but it has {inputs}")
+            raise ValueError(f"Expected a model with one input, which is mixed with its target, but it has {inputs}")
         if not isinstance(batch, list):
             raise TypeError(f"Expected a batch to be a list, which is changed in place, but got {type(batch).__name__}")
         if len(batch) < 2:
@@ -102,10 +103,10 @@ class MixUpCutMix(L.Callback):
         return mixup or cutmix
 
     def _mix_pixels(self, images: Tensor, target: Tensor, ignore: int | None) -> tuple[Tensor, Tensor]:
-        """Mixes target maps as torchvision mixes images, in their own dtype; any share of `ignore` makes it that."""
+        """Mixes dense targets like images, in their own dtype; pixels blended with `ignore` become `ignore`."""
         maps = target[:, None] if target.ndim == 3 else target
         ignored = torch.zeros_like(maps, dtype=torch.float32) if ignore is None else (maps == ignore).float()
-        labels = images.new_zeros(len(images), 1)  # torchvision asks for some
+        labels = images.new_zeros(len(images), 1)  # torchvision requires labels
         mixed, _, maps, ignored = self._transform()(
             tv_tensors.Image(images), labels, tv_tensors.Image(maps), tv_tensors.Image(ignored)
         )

@@ -1,9 +1,9 @@
-"""Predictions of a whole evaluation, with the files that they are of."""
+"""Collects predictions of a test or predict run across ranks, and helpers of callbacks that write or plot them."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
@@ -11,19 +11,21 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+T = TypeVar("T")
+
 
 @dataclass
 class EvaluationOutputs:
-    """What an evaluation gave, in the order of the data set.
+    """Predictions and targets of all samples of an evaluation, in the order of the data set.
 
     Attributes:
         indices: Index of each sample in the data set.
-        predictions: Activated predictions `(n, k)`.
-        targets: Targets `(n, ...)`, or None where there are none.
-        dataset: The data set, whose `paths` name the files where it has them.
+        predictions: Predictions `(n, k)`, after the task's activation.
+        targets: Targets `(n, ...)`, or None in `predict`.
+        dataset: The data set; its `paths`, if it has them, are the files of the samples.
         names: Names of the classes or outputs.
-        kind: Whether predictions are probabilities of one class, of several labels, or numbers.
-        folder: Folder to write to.
+        kind: Whether predictions are probabilities of one class (`classes`), of several labels (`labels`), or numbers.
+        folder: Output folder.
     """
 
     indices: list[int]
@@ -35,19 +37,19 @@ class EvaluationOutputs:
     folder: Path
 
     def files(self, i: int) -> list[str]:
-        """Returns the file of the i-th prediction, or both of a pair, or its index in the data set."""
+        """Returns the file of the i-th prediction, both files of a pair, or its index in a data set without `paths`."""
         paths = getattr(self.dataset, "paths", None)
         found = self.indices[i] if paths is None else paths[self.indices[i]]
         return [str(each) for each in (found if isinstance(found, tuple) else (found,))]
 
 
 class OutputCollector(L.Callback):
-    """Collects the predictions of `test` and `predict` over all processes, then writes something of them once.
+    """Gathers the predictions of `test` and `predict` across ranks, then calls `write` on rank zero.
 
-    It takes loaders that do not shuffle, as those of Lightning's evaluation do not.
+    Data loaders must not shuffle; Lightning's evaluation loaders do not.
 
     Args:
-        folder: Where to write; by default the folder of the trainer's logs.
+        folder: Output folder; by default that of the trainer's logs.
     """
 
     stages: tuple[str, ...] = ("test",)
@@ -110,27 +112,23 @@ class OutputCollector(L.Callback):
         if not self._predictions:
             return
         loader: DataLoader[Any] = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
-        # every process must ask for the folder of the logs
-        folder = self.folder or Path(trainer.log_dir or trainer.default_root_dir)
+        folder = output_folder(trainer, self.folder)
         predictions = torch.cat(self._predictions)
         targets = torch.cat(self._targets) if self._targets else None
-        # Lightning's samplers deal samples to the processes in turn
+        # Lightning's samplers assign samples to the ranks round-robin
         rows = [trainer.global_rank + i * trainer.world_size for i in range(len(predictions))]
-        parts = [(rows, predictions, targets)]
-        if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(gathered, parts[0])
-            parts = gathered
+        ranks = gather_objects(trainer, (rows, predictions, targets))
         self._reset()
         if not trainer.is_global_zero:
             return
         size = len(loader.dataset)  # type: ignore[arg-type]
-        order = {row: (part, i) for part, (rows, _, _) in enumerate(parts) for i, row in enumerate(rows) if row < size}
-        chosen = [order[row] for row in sorted(order)]
+        # rows beyond the data set are samples that the sampler repeats, so that all ranks have the same number
+        source = {row: (rank, i) for rank, (rows, _, _) in enumerate(ranks) for i, row in enumerate(rows) if row < size}
+        ordered = [source[row] for row in sorted(source)]
         collected = EvaluationOutputs(
-            indices=sorted(order),
-            predictions=torch.stack([parts[part][1][i] for part, i in chosen]),
-            targets=None if targets is None else torch.stack([parts[part][2][i] for part, i in chosen]),  # type: ignore[index]
+            indices=sorted(source),
+            predictions=torch.stack([ranks[rank][1][i] for rank, i in ordered]),
+            targets=None if targets is None else torch.stack([ranks[rank][2][i] for rank, i in ordered]),  # type: ignore[index]
             dataset=loader.dataset,
             names=output_names(pl_module, predictions.shape[1], "output"),
             kind=_kind(pl_module),
@@ -140,6 +138,23 @@ class OutputCollector(L.Callback):
         print(f"Wrote {self.write(collected)}")
 
 
+def output_folder(trainer: L.Trainer, folder: Path | None, default: str = "") -> Path:
+    """Returns `folder`, or else `default` in the folder of the trainer's logs.
+
+    All ranks must call it, as `trainer.log_dir` is broadcast.
+    """
+    return folder or Path(trainer.log_dir or trainer.default_root_dir, default)
+
+
+def gather_objects(trainer: L.Trainer, value: T) -> list[T]:
+    """Returns the values of all ranks, in the order of the ranks; all ranks must call it."""
+    values = [value]
+    if trainer.world_size > 1:
+        values *= trainer.world_size
+        dist.all_gather_object(values, value)
+    return values
+
+
 def _kind(pl_module: L.LightningModule) -> Literal["classes", "labels", "numbers"]:
     if not getattr(pl_module, "class_names", None):
         return "numbers"
@@ -147,10 +162,10 @@ def _kind(pl_module: L.LightningModule) -> Literal["classes", "labels", "numbers
 
 
 def output_names(pl_module: L.LightningModule, count: int, default: str) -> list[str]:
-    """Returns the task's `class_names`, or `default_0` and on."""
+    """Returns the task's `class_names`, or by default `<default>_0`, `<default>_1` and so on."""
     return [*(getattr(pl_module, "class_names", None) or (f"{default}_{i}" for i in range(count)))]
 
 
 def has_labels(pl_module: L.LightningModule, count: int) -> bool:
-    """Tells whether each of `count` channels is a label of its own, rather than all together one class."""
+    """Returns whether each of `count` channels is a binary label, rather than one class of several."""
     return count == 1 or bool(getattr(pl_module, "multilabel", False))

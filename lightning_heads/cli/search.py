@@ -27,18 +27,18 @@ def embed_command(
     """Embeds every image below a folder into an index file.
 
     Args:
-        folder: The folder, searched recursively.
-        output: The file to write, such as photos.safetensors.
-        encoder: An architecture's name, for its pretrained encoder.
-        weights: A local file with its weights, in place of a download.
-        ckpt: A checkpoint of a task, in place of an architecture.
-        image_size: Height and width that images are brought to, in pixels.
-        resize: How they are brought to it.
-        channels: 1 to read images as grayscale, 3 as RGB, 4 with transparency; by default as the encoder takes them.
-        batch_size: Images a batch.
-        num_workers: Worker processes that read; by default one a processor, at most eight.
-        device: Where to compute; by default on the accelerator if there is one.
-        on_error: Whether an image that cannot be read stops it, or is reported and left out.
+        folder: Folder of images, searched recursively.
+        output: Index file to write, such as photos.safetensors.
+        encoder: Name of an architecture, whose pretrained encoder computes the embeddings.
+        weights: Local file with its weights, instead of a download.
+        ckpt: Checkpoint of a task, instead of an architecture.
+        image_size: Height and width that images are resized to, in pixels.
+        resize: How images are resized: crop, squish, pad or none.
+        channels: 1 to read images as grayscale, 3 as RGB, 4 as RGBA; by default as many as the encoder takes.
+        batch_size: Images per batch.
+        num_workers: Worker processes that read images; by default one per CPU, at most eight.
+        device: Device to compute on; by default the accelerator if there is one.
+        on_error: Whether an image that cannot be read raises an error, or is reported and skipped.
     """
     model = encoder if ckpt is None else ckpt
     if model is None or None not in (encoder, ckpt):
@@ -62,14 +62,14 @@ def embed_command(
 def nearest_command(
     index: Path, image: Path, k: int | None = None, output: Path | None = None, device: str | None = None
 ) -> None:
-    """Prints the images of an index that look most like another, and draws them.
+    """Prints the images of an index that are most similar to query images, and draws them.
 
     Args:
-        index: A file that `embed` wrote.
-        image: An image, or a folder of images, searched recursively.
-        k: How many, from 1 to the number of images in the index; by default 9, or all of fewer.
-        output: A png file to draw them to, a row for each image; by default none is written.
-        device: Where to compute; by default on the accelerator if there is one.
+        index: Index file that `embed` wrote.
+        image: Query image, or a folder of query images, searched recursively.
+        k: Number of similar images, from 1 to the number of images in the index; by default 9, or all if fewer.
+        output: File name of a png to draw them to, one row per query; by default none is written.
+        device: Device to compute on; by default the accelerator if there is one.
     """
     found = look_alikes(EmbeddingIndex.load(index), image, k, device=device)
     for each in found:

@@ -1,4 +1,4 @@
-"""Predictions averaged over changes of the images."""
+"""Test-time augmentation."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,8 @@ from ..tasks.base import Stage, TransferModule, log_evaluation
 
 Group = Literal["flips", "dihedral"]
 
-# Quarter turns, then whether to mirror: the symmetries of a square without the identity, those of a rectangle first.
+# Number of quarter turns, and whether to flip, for each symmetry of a square but the identity. The first three are also
+# symmetries of a rectangle.
 _ELEMENTS: dict[str, list[tuple[int, bool]]] = {
     "flips": [(0, True)],
     "dihedral": [(0, True), (2, True), (2, False), (1, False), (3, False), (1, True), (3, True)],
@@ -23,30 +24,32 @@ _ELEMENTS: dict[str, list[tuple[int, bool]]] = {
 
 
 class TestTimeAugmentation(L.LightningModule):
-    """Evaluates a trained task on augmented images beside the plain ones: fastai's `tta`.
+    """Combines a trained task's predictions on augmented images with those on the plain images: fastai's `tta`.
 
-    It goes to `trainer.validate`, `test` and `predict` in the task's place, and logs and returns what the task would.
-    Predictions are activated, then combined: `torch.lerp(augmented.mean(0), plain, beta)`. The loss is that of the
-    plain outputs. A checkpoint of the task serves as `ckpt_path`.
+    Pass it to `trainer.validate`, `test` and `predict` instead of the task; it logs and returns what the task would.
+    The task's activation is applied first, then `torch.lerp(augmented.mean(0), plain, beta)`. The loss is that of the
+    plain outputs. Checkpoints of the task can be passed as `ckpt_path`.
 
     Args:
         task: The trained task. Its inputs are images, float `(b, c, h, w)` in 0..1.
-        augmentation: Changes an image `(c, h, w)`; fastai's `AugTransforms` by default. Or the horizontal flip, or all
-            flips and quarter turns (half turns where images are not square). These are exact and nothing is drawn;
-            predictions that are maps `(b, ..., h, w)` need one of them, and are turned back before the mean.
-        n: Augmented passes; by default four, or one for each flip and turn. There are no more than those.
-        beta: Weight of the plain predictions. With `dihedral`, 1/8 weighs them as any other turn.
-        reduce: Combines by mean, or by maximum over all passes, the plain one included, without `beta`.
+        augmentation: Augments an image `(c, h, w)`; fastai's `AugTransforms` by default. Or `flips` for the horizontal
+            flip, or `dihedral` for all flips and quarter turns (half turns if images are not square). These two are
+            exact and deterministic; predictions that are maps `(b, ..., h, w)` require one of them, and are transformed
+            back before the mean.
+        n: Number of augmented passes; by default four, or, with `flips` and `dihedral`, one for each flip and turn,
+            which is also the maximum.
+        beta: Weight of the plain predictions. With `dihedral`, 1/8 gives all eight passes the same weight.
+        reduce: `mean` as above, or `max` for the maximum over all passes, the plain one included, without `beta`.
 
     Raises:
-        ValueError: If inputs are no images, or predictions are maps and the augmentation cannot be undone.
+        ValueError: If inputs are not images, or predictions are maps and the augmentation cannot be inverted.
 
     >>> task = TransferModule(nn.Conv2d(3, 2, 1), nn.CrossEntropyLoss())
     >>> TestTimeAugmentation(task, "dihedral")(torch.rand(4, 3, 8, 8)).shape
     torch.Size([4, 2, 8, 8])
     """
 
-    __test__ = False  # pytest takes a class of this name for a test
+    __test__ = False  # otherwise pytest collects this class as a test
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class TestTimeAugmentation(L.LightningModule):
             raise ValueError(f"Expected `beta` in [0, 1], but got {beta}")
         if reduce not in ("mean", "max"):
             raise ValueError(f"Expected `reduce` to be mean or max, but got {reduce!r}")
-        # by the task's own names and before it, as a trainer that has tested the task takes no metrics by others
+        # under the task's own names and before it, as a trainer that has tested the task accepts no other metric names
         self.val_metrics, self.test_metrics = task.val_metrics, task.test_metrics
         self.task = task
         self.augmentation: nn.Module | Group = AugTransforms() if augmentation is None else augmentation
@@ -76,24 +79,24 @@ class TestTimeAugmentation(L.LightningModule):
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the task's classes, or None where it has none."""
+        """Names of the task's classes, or None if it has none."""
         return getattr(self.task, "class_names", None)
 
     @property
     def multilabel(self) -> bool:
-        """Whether an image has any number of the task's classes."""
+        """Whether an image can have any number of the task's classes."""
         return bool(getattr(self.task, "multilabel", False))
 
     @property
     def ignore_index(self) -> int | None:
-        """Value of the target that does not count, or None where there is none."""
+        """Target value that the task ignores, or None if there is none."""
         return getattr(self.task, "ignore_index", None)
 
     def setup(self, stage: str) -> None:
         self.task.setup(stage)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Returns the combined predictions, of the shape of the task's."""
+        """Returns the combined predictions, of the same shape as the task's."""
         return self._combine(inputs, self._predict(inputs))
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -114,7 +117,7 @@ class TestTimeAugmentation(L.LightningModule):
         return combined
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes the task's checkpoint this module's."""
+        """Adapts a checkpoint of the task to this module."""
         self.task.on_load_checkpoint(checkpoint)
         checkpoint["state_dict"] = {f"task.{name}": value for name, value in checkpoint["state_dict"].items()}
 
@@ -141,7 +144,7 @@ class TestTimeAugmentation(L.LightningModule):
         elif plain.ndim > 2:
             raise ValueError(
                 f"Expected `augmentation` to be {' or '.join(_ELEMENTS)} for predictions of {tuple(plain.shape)}, as "
-                f"maps have to be turned back, but got {type(self.augmentation).__name__}"
+                f"maps have to be transformed back, but got {type(self.augmentation).__name__}"
             )
         else:
             count = 4 if self.n is None else self.n

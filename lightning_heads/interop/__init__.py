@@ -1,4 +1,4 @@
-"""Weights of other libraries."""
+"""Loads weights of models that were trained with other libraries."""
 
 from .fastai_unet import load_fastai_unet
 

@@ -1,4 +1,4 @@
-"""Look-alike search: a folder of images as an index of embeddings, and the nearest of it to an image."""
+"""Image similarity search: embeds a folder of images into an index and finds the nearest neighbors of an image."""
 
 from .embedding import embed
 from .look_alikes import LookAlikes, draw_look_alikes, look_alikes

@@ -1,4 +1,4 @@
-"""What maps images to embeddings, and how it is built again."""
+"""Builds, and rebuilds from plain settings, the model that computes embeddings of images."""
 
 import hashlib
 import pickle
@@ -18,17 +18,17 @@ from ..tasks.metric_learning import ImageEmbedder
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """How embeddings were made, in plain values.
+    """Settings with which the embeddings of an index were computed, as plain values.
 
     Attributes:
-        encoder: The architecture's name, where that was given.
-        weights: The absolute path of its weights, where a local file held them.
-        checkpoint: The absolute path of the task's checkpoint, where that was given. Without either of them the model
-            was in memory.
-        image_size: Height and width that images were brought to, in pixels.
-        resize: How; see `ResizeTo`.
-        channels: Channels of the images.
-        fingerprint: See `fingerprint`.
+        encoder: Name of the architecture, if one was given.
+        weights: Absolute path of its weights, if they came from a local file.
+        checkpoint: Absolute path of the task's checkpoint, if one was given. If there is neither `encoder` nor
+            `checkpoint`, the model was passed as a module.
+        image_size: Height and width that images were resized to, in pixels.
+        resize: Resize method; see `ResizeTo`.
+        channels: Number of channels of the images.
+        fingerprint: Digest of the model's weights; see `Embedder.fingerprint`.
     """
 
     encoder: str | None
@@ -43,13 +43,14 @@ class EmbeddingConfig:
 class Embedder(nn.Module):
     """Maps images in 0..1, `(b, c, h, w)`, to embeddings `(b, d)`.
 
-    These are what an `ImageEmbedder` predicts; of anything else with an encoder, the average of its last feature map.
+    For an `ImageEmbedder` these are its predictions; for any other model with an encoder, the global average pooling
+    of the encoder's last feature map.
 
     Args:
         model: An encoder, or a model or task that has one.
 
     Raises:
-        TypeError: If there is no encoder.
+        TypeError: If the model has no encoder.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -62,7 +63,7 @@ class Embedder(nn.Module):
         return out
 
     def fingerprint(self) -> str:
-        """Returns a digest of all weights, which tells whether embeddings of two models are to be compared."""
+        """Returns a digest of all weights and buffers; embeddings are comparable only if it is the same."""
         digest = hashlib.blake2b(digest_size=16)
         for name, value in (self.encoder if self.task is None else self.task.model).state_dict().items():
             digest.update(name.encode())
@@ -78,9 +79,11 @@ def build_embedder(
     channels: int | None,
     device: str | torch.device | None,
 ) -> Embedder:
-    """Builds the model, where it is a name or a checkpoint, and moves it; see `embed`."""
+    """Builds the model if it is given by name or checkpoint, and moves it to the device; see `embed`."""
     if weights is not None and (isinstance(model, nn.Module) or is_checkpoint(model)):
-        raise ValueError("Expected `weights` with an architecture's name alone, but got them with a model's own")
+        raise ValueError(
+            "Expected `weights` only with an architecture's name, but got them with a model that has its own"
+        )
     if not isinstance(model, nn.Module):
         device = device or torch.accelerator.current_accelerator(check_available=True)
         if is_checkpoint(model):
@@ -91,7 +94,7 @@ def build_embedder(
 
 
 def is_checkpoint(model: str | Path | nn.Module) -> TypeGuard[str | Path]:
-    """Tells whether a model is given by its checkpoint."""
+    """Returns whether a model is given by its checkpoint."""
     return isinstance(model, Path) or (isinstance(model, str) and model.endswith(".ckpt"))
 
 
@@ -104,7 +107,7 @@ def _encoder(model: nn.Module) -> Encoder:
 
 
 def _load_task(path: Path) -> TransferModule:
-    """Loads a task whose checkpoint names its class, without running code from it."""
+    """Loads a task from a checkpoint that names its class, without running code from the checkpoint."""
     if not path.is_file():
         raise FileNotFoundError(f"Expected a checkpoint, but there is no file {path}")
     try:
@@ -112,13 +115,13 @@ def _load_task(path: Path) -> TransferModule:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"Expected {path} to be a checkpoint of plain values, but: {error}") from error
     saved = checkpoint if isinstance(checkpoint, dict) else {}
-    named = saved.get("class_path") or saved.get("hyper_parameters", {}).get("_class_path") or "no class"
-    module, _, name = named.rpartition(".")
-    # what is not imported yet stays so: a file must not choose what code runs
-    kind = getattr(sys.modules.get(module), name, None)
-    if not (isinstance(kind, type) and issubclass(kind, TransferModule)):
+    class_path = saved.get("class_path") or saved.get("hyper_parameters", {}).get("_class_path") or "no class"
+    module, _, name = class_path.rpartition(".")
+    # only modules that are already imported, as a file must not choose which code runs
+    task_class = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(task_class, type) and issubclass(task_class, TransferModule)):
         raise ValueError(
-            f"Expected {path} to name the class of a task, but it names {named}; load it by its class's "
+            f"Expected {path} to name the class of a task, but it names {class_path}; load it with its class's "
             "`load_from_checkpoint` and pass the task"
         )
-    return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return task_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)

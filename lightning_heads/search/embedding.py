@@ -1,4 +1,4 @@
-"""A folder of images as an index of embeddings."""
+"""Embeds a folder of images into an index."""
 
 import os
 import warnings
@@ -21,7 +21,7 @@ from ..data.transforms.resize import ResizeTo
 from ..utils.modules import eval_mode
 from .embedder import Embedder, EmbeddingConfig, build_embedder, is_checkpoint
 
-_Sample = tuple[int, Any]  # an image, or why it cannot be read
+_Sample = tuple[int, Any]  # index, then the image or the error of reading it
 
 
 def embed(
@@ -38,29 +38,31 @@ def embed(
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = True,
 ) -> EmbeddingIndex:
-    """Embeds every image below a folder.
+    """Computes the embeddings of every image below a folder.
 
-    The index remembers what made it, so that `look_alikes` can embed a query alike.
+    The index stores the settings, so that `look_alikes` embeds queries in the same way.
 
     Args:
-        model: An architecture's name, for its pretrained encoder; a task's checkpoint, as a `Path` or by a name that
-            ends in `.ckpt`; or an encoder, or a model or task that has one. An `ImageEmbedder` gives its own
-            embeddings, all else the average of the encoder's last feature map.
-        folder: The folder, searched recursively.
-        weights: A local file with the weights of an architecture given by name; see `Encoder`.
-        image_size: Height and width that images are brought to, in pixels.
-        resize: How; see `ResizeTo`.
-        channels: 1 to read images as grayscale, 3 as RGB, 4 with transparency; by default as the encoder takes them.
-        batch_size: Images a batch.
-        num_workers: Worker processes that read; by default one a processor, at most eight, and none for one batch.
-        device: Where to move the model; by default it stays, or, built here, goes to the accelerator if there is one.
-        on_error: Whether an image that cannot be read stops it, or is reported and left out.
+        model: The name of an architecture, whose pretrained encoder is used; a task's checkpoint, as a `Path` or as a
+            string that ends in `.ckpt`; or an encoder, or a model or task that has one. For an `ImageEmbedder`,
+            embeddings are its predictions; for all others, the global average pooling of the encoder's last feature
+            map.
+        folder: Folder of images, searched recursively.
+        weights: Local file with the weights of an architecture given by name; see `Encoder`.
+        image_size: Height and width that images are resized to, in pixels.
+        resize: Resize method; see `ResizeTo`.
+        channels: 1 to read images as grayscale, 3 as RGB, 4 as RGBA; by default as many as the encoder takes.
+        batch_size: Images per batch.
+        num_workers: Worker processes that read images; by default one per CPU, at most eight, and none for one batch.
+        device: Device to move the model to; by default a given model stays where it is, and one that is built here is
+            moved to the accelerator if there is one.
+        on_error: Whether an image that cannot be read raises an error (`raise`), or is reported and skipped (`skip`).
         progress: Whether to show a progress bar.
 
     Raises:
-        ImageReadError: If an image cannot be read.
+        ImageReadError: If an image cannot be read and `on_error` is `raise`.
         TypeError: If the model has no encoder.
-        ValueError: If the folder holds no images, or none that can be read, or a checkpoint is of no known task.
+        ValueError: If the folder has no images, none can be read, or the checkpoint's task class is unknown.
     """
     folder = Path(folder)
     if on_error not in ("raise", "skip"):
@@ -96,18 +98,18 @@ def embed_files(
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = True,
 ) -> tuple[Tensor, dict[int, ImageReadError]]:
-    """Returns embeddings `(n, d)` of the files that can be read, in order, and the errors of others by index.
+    """Returns embeddings `(n, d)` of the readable files, in order, and the errors of the others by index.
 
     Raises:
-        ImageReadError: If one cannot be read and `on_error` says so.
-        ValueError: If none can.
+        ImageReadError: If a file cannot be read and `on_error` is `raise`.
+        ValueError: If no file can be read.
     """
     if num_workers is None:
         num_workers = min(os.cpu_count() or 1, 8) if len(paths) > batch_size else 0
     images = ImageDataset(paths, None, channels=config.channels, size=ResizeTo(config.image_size, config.resize))
-    # with a generator of its own it draws nothing from the global one
+    # its own generator, so that the loader draws no seed from the global one
     loader = DataLoader(
-        _Readable(images), batch_size, num_workers=num_workers, collate_fn=_collate, generator=torch.Generator()
+        _ImagesOrErrors(images), batch_size, num_workers=num_workers, collate_fn=_collate, generator=torch.Generator()
     )
     embeddings: list[Tensor] = []
     errors: dict[int, ImageReadError] = {}
@@ -125,8 +127,8 @@ def embed_files(
     return torch.cat(embeddings), errors
 
 
-class _Readable(Dataset[_Sample]):
-    """Gives an error in place of an image that cannot be read: raised in a worker, it would lose its type."""
+class _ImagesOrErrors(Dataset[_Sample]):
+    """Returns the error in place of an image that cannot be read; raised in a worker, it would lose its type."""
 
     def __init__(self, images: ImageDataset) -> None:
         self.images = images

@@ -1,4 +1,4 @@
-"""The images of an index that look like others."""
+"""Finds and draws the images of an index that are most similar to query images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SIDE = 160  # longer side of a picture, in pixels
 
 @dataclass(frozen=True)
 class LookAlikes:
-    """An image and those that look most like it, from near to far, with their cosines."""
+    """A query image and the most similar images, in descending order of cosine similarity (`scores`)."""
 
     query: Path
     paths: list[Path]
@@ -36,21 +36,21 @@ def look_alikes(
     model: nn.Module | None = None,
     device: str | torch.device | None = None,
 ) -> list[LookAlikes]:
-    """Finds the `k` images of an index that look most like each of the given ones.
+    """Finds the `k` images of an index that are most similar to each query image, by cosine similarity.
 
-    An image that is itself in the index finds itself first.
+    For a query that is itself in the index, the first result is the query.
 
     Args:
-        index: What `embed` returned, or a file that it was saved to.
-        images: An image, or a folder of images, searched recursively.
-        k: How many, from 1 to the number of images in the index; by default 9, or all of fewer.
-        model: The model that made the index; by default it is built again from its name or checkpoint.
-        device: See `embed`.
+        index: An index that `embed` returned, or its file.
+        images: Query image, or a folder of query images, searched recursively.
+        k: Number of results per query, from 1 to the number of images in the index; by default 9, or all if fewer.
+        model: The model that made the index; by default it is rebuilt from its name or checkpoint.
+        device: Device of the model; see `embed`.
 
     Raises:
         ImageReadError: If an image cannot be read.
-        ValueError: If there are no images, `k` is out of range, or the model's weights are others than those that made
-            the index.
+        ValueError: If there are no images, `k` is out of range, or the model's weights differ from those that made the
+            index.
     """
     index = index if isinstance(index, EmbeddingIndex) else EmbeddingIndex.load(index)
     k = min(9, len(index)) if k is None else k
@@ -62,13 +62,13 @@ def look_alikes(
     try:
         config = EmbeddingConfig(**index.made_by)
     except TypeError as error:
-        raise ValueError(f"Expected an index that `embed` made, but it tells {index.made_by} of its making") from error
-    lasting = Path(config.checkpoint) if config.checkpoint else config.encoder
-    made_by = lasting if model is None else model
+        raise ValueError(f"Expected an index that `embed` made, but its `made_by` is {index.made_by}") from error
+    saved = Path(config.checkpoint) if config.checkpoint else config.encoder
+    made_by = saved if model is None else model
     if made_by is None:
         raise ValueError(
-            "Expected `model`, as the index was made by one that was in memory, but got None; an index that a "
-            "checkpoint made needs none"
+            "Expected `model`, as the index was made by a model in memory, but got None; an index that was made from a "
+            "name or a checkpoint needs no `model`"
         )
     height, width = config.image_size
     embedder = build_embedder(
@@ -79,28 +79,28 @@ def look_alikes(
         device=device,
     )
     if embedder.fingerprint() != config.fingerprint:
-        source = config.checkpoint or config.encoder or "one that was in memory"
+        source = config.checkpoint or config.encoder or "a model in memory"
         raise ValueError(
-            f"Expected the model that made the index, {source}, but its weights are others than they were; embed the "
-            "folder again"
+            f"Expected the model that made the index, {source}, but its weights differ from those of the index; embed "
+            "the folder again"
         )
     embeddings, _ = embed_files(embedder, queries, config, progress=len(queries) > 1)
     scores, indices = index.nearest(embeddings, k)
     paths = index.paths
-    found = zip(queries, indices.tolist(), scores.tolist(), strict=True)
-    return [LookAlikes(query, [paths[i] for i in rows], cosines) for query, rows, cosines in found]
+    results = zip(queries, indices.tolist(), scores.tolist(), strict=True)
+    return [LookAlikes(query, [paths[i] for i in rows], cosines) for query, rows, cosines in results]
 
 
 def draw_look_alikes(found: Sequence[LookAlikes]) -> Image.Image:
-    """Draws a row for each query: the image, then those that look like it, with file and cosine below.
+    """Draws a row for each query: the query, then the similar images, with file name and cosine similarity below.
 
     Raises:
-        ImageReadError: If a file is not where it was.
-        ValueError: If nothing was found, or not as many for each.
+        ImageReadError: If a file cannot be read, for instance because it was moved.
+        ValueError: If there are no queries, or queries have different numbers of similar images.
     """
     counts = sorted({len(each.paths) for each in found})
     if len(counts) != 1:
-        raise ValueError(f"Expected look-alikes of images, as many for each, but got {counts or 'none'}")
+        raise ValueError(f"Expected the same number of look-alikes for each query, but got {counts or 'no query'}")
     rows = []
     for each in found:
         captions = [f"{path}  {score:.3f}" for path, score in zip(each.paths, each.scores, strict=True)]

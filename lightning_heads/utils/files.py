@@ -1,4 +1,4 @@
-"""Files of tensors that are never half written."""
+"""Files that are replaced atomically, locks between runs, and file stamps."""
 
 import logging
 import os
@@ -12,28 +12,46 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-_ASK_EVERY = 0.5  # seconds
+_RETRY_EVERY = 0.5  # seconds
 
 
-def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, which appears whole or not at all, and the folders that it needs."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file beside `path`, which replaces `path` when the block ends without exception.
+
+    The replacement is atomic: a reader sees the old file or the new one, and a failed writer leaves the old one and no
+    temporary file. Missing parent folders are created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file({**tensors}, partial, metadata)
-        os.replace(partial, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file atomically; see `replacing`."""
+    with replacing(path) as temporary:
+        save_file({**tensors}, temporary, metadata)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a png file atomically; see `replacing`."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 @contextmanager
 def locked(path: Path, together: Callable[[Callable[[], bool]], bool] = lambda acquire: acquire()) -> Iterator[None]:
-    """Holds a lock, so that no other run makes the same file meanwhile; makes the folders that it needs.
+    """Holds a lock file beside `path`, so that no other run writes `path` meanwhile; creates missing parent folders.
 
     Args:
-        path: The file.
-        together: Tries to acquire the lock in the first of several processes, and tells all whether it did. Processes
-            that wait ask again and again, as none waits in a collective for longer than the process group allows.
+        path: The file to be written.
+        together: Calls its argument, which tries to acquire the lock without waiting, on the first of several ranks
+            (processes) and returns the result on all of them. It is called every half second until the lock is
+            acquired, since a collective that blocks meanwhile would exceed the process group's timeout.
     """
     lock = FileLock(path.with_suffix(".lock"))
 
@@ -46,25 +64,17 @@ def locked(path: Path, together: Callable[[Callable[[], bool]], bool] = lambda a
         return True
 
     if not together(acquire):
-        logging.getLogger(__name__).info("Waiting for another run that makes %s", path)
+        logging.getLogger(__name__).info("Waiting for another run that writes %s", path)
         while not together(acquire):
-            time.sleep(_ASK_EVERY)
+            time.sleep(_RETRY_EVERY)
     try:
         yield
     finally:
         lock.release()
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a png file, which appears whole or not at all, and the folders that it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    picture.save(partial, format="PNG")
-    os.replace(partial, path)
-
-
 def file_stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Returns the path, the size and the time of change of files; of one that is missing, size and time are -1."""
+    """Returns the absolute path, size in bytes and modification time in ns of each file, or -1, -1 if it is missing."""
     return [(os.path.abspath(path), *_stamp(path)) for path in paths]
 
 

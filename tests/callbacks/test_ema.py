@@ -11,7 +11,7 @@ import lightning_heads as lh
 from tests.helpers import Net, X, Y, trainer_for
 
 
-def test_equals_torchs_average_where_weights_train(tmp_path: Path) -> None:
+def test_equals_torchs_average_for_trained_weights(tmp_path: Path) -> None:
     task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-2)
     torchs: list[AveragedModel] = []
 
@@ -27,7 +27,7 @@ def test_equals_torchs_average_where_weights_train(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_what_is_frozen_is_its_own_average_to_the_bit(tmp_path: Path) -> None:
+def test_averages_of_frozen_tensors_are_bitwise_equal_to_them(tmp_path: Path) -> None:
     task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-1)
     task.model(X)  # statistics and counters that are not 0
     before = {name: value.clone() for name, value in task.model.body.state_dict().items()}
@@ -45,7 +45,7 @@ def test_an_impossible_decay_is_refused() -> None:
         lh.EMA(1.0)
 
 
-def test_one_average_can_serve_two_trainers(tmp_path: Path) -> None:
+def test_one_callback_can_be_used_by_two_trainers(tmp_path: Path) -> None:
     average = lh.EMA(0.5)
     for _ in range(2):
         task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-1)
@@ -54,7 +54,7 @@ def test_one_average_can_serve_two_trainers(tmp_path: Path) -> None:
         assert not torch.equal(task.model.head[2].weight, before)
 
 
-def test_a_resumed_average_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_average_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     class Stop(L.Callback):
         def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             if trainer.current_epoch == 1:

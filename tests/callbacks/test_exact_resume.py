@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed, against one that never was."""
+"""Compares runs that are killed and resumed with an uninterrupted run."""
 
 import os
 import random
@@ -17,7 +17,7 @@ import lightning_heads as lh
 from lightning_heads.data.loading.seeded_loader import SeededLoader
 from tests.helpers import Net, X, Y, run_processes, trainer_for
 
-STEPS = 40  # ten epochs of four, three of them frozen
+STEPS = 40  # ten epochs of four steps; the body is frozen in the first three
 
 
 class Kill(L.Callback):
@@ -58,11 +58,11 @@ def train(folder: Path, world_size: int, kill_at: int | None) -> dict[str, Tenso
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_run_killed_at_twenty_steps_ends_as_if_it_never_was(tmp_path: Path, world_size: int) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
+def test_a_run_killed_at_twenty_steps_equals_an_uninterrupted_one(tmp_path: Path, world_size: int) -> None:
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
         folder.mkdir()
-    expected = run_processes(train, world_size, whole, whole, world_size, None)
+    expected = run_processes(train, world_size, uninterrupted, uninterrupted, world_size, None)
     steps = sorted(random.Random(0).sample(range(1, STEPS), 20))
     assert min(steps) < 12 < max(steps)
     for step in steps:
@@ -96,15 +96,15 @@ def train_epochs(folder: Path, stop_after: int | None, resume: bool, **plan: Any
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_run_resumed_between_epochs_is_exact_with_any_loader(tmp_path: Path, epoch: int) -> None:
-    whole = train_epochs(tmp_path, None, False)
+    expected = train_epochs(tmp_path, None, False)
     train_epochs(tmp_path, epoch, False)
     resumed = train_epochs(tmp_path, None, True)
-    for name, value in whole.items():
+    for name, value in expected.items():
         assert torch.equal(value, resumed[name]), name
 
 
 @pytest.mark.parametrize("change", [{"epochs": 7}, {"frozen": 1}, {"lr": 1e-3}])
-def test_another_plan_is_an_error_or_a_choice(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_changed_schedule_needs_allow_new_plan(tmp_path: Path, change: dict[str, Any]) -> None:
     train_epochs(tmp_path, 2, False)
     with pytest.raises(
         ValueError, match=r"run began with, but phase . was steps .* and is steps .*`allow_new_plan=True` to FineTune"
@@ -122,7 +122,7 @@ def test_a_schedule_of_another_kind_is_an_error(tmp_path: Path, schedule: L.Call
         trainer.fit(task, DataLoader(TensorDataset(X, Y), 4), ckpt_path=tmp_path / "epoch.ckpt", weights_only=True)
 
 
-def test_other_groups_than_the_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_parameter_groups_that_differ_from_the_checkpoint_are_refused(tmp_path: Path) -> None:
     train_epochs(tmp_path, 2, False)
     task = lh.TransferModule(
         Net(), nn.CrossEntropyLoss(), lr=1e-2, splitter=lambda model: [*reversed(model.param_groups())]
@@ -133,7 +133,7 @@ def test_other_groups_than_the_checkpoints_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_training_does_not_depend_on_how_often_it_is_validated(tmp_path: Path) -> None:
+def test_training_does_not_depend_on_the_validation_interval(tmp_path: Path) -> None:
     data = TensorDataset(X, Y)
     ends = []
     for often in (1.0, 0.25, 0.0):
@@ -154,7 +154,7 @@ def test_training_does_not_depend_on_how_often_it_is_validated(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("step", [2, 5])
-def test_a_checkpoint_that_an_exception_left_is_exact(tmp_path: Path, step: int) -> None:
+def test_a_checkpoint_saved_on_an_exception_is_exact(tmp_path: Path, step: int) -> None:
     class Fail(lh.TransferModule):
         fails = True
 
@@ -178,8 +178,8 @@ def test_a_checkpoint_that_an_exception_left_is_exact(tmp_path: Path, step: int)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(True, None)
     resumed = run(False, tmp_path / "stopped.ckpt")
-    whole = run(False, None)
-    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    expected = run(False, None)
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
 
 
 def test_a_checkpoint_within_a_step_warns(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_data_modules_resume_exactly(tmp_path: Path, class_folder: Path, reload:
         trainer.fit(task, data, ckpt_path=path, weights_only=True)
         return {name: value.clone() for name, value in task.state_dict().items()}
 
-    whole = run(None)
+    expected = run(None)
     for step in (2, 3, 4, 6):
         checkpoint = tmp_path / f"{step}.ckpt"
         resumed = run(checkpoint)
-        assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), step
+        assert all(torch.equal(value, resumed[name]) for name, value in expected.items()), step

@@ -46,7 +46,7 @@ def test_equals_torchvision_under_the_same_seed(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*ONE])
-def test_a_number_an_image_is_mixed_as_a_column_of_numbers(name: str) -> None:
+def test_one_number_per_image_is_mixed_like_one_column(name: str) -> None:
     images, target = torch.rand(4, 3, 8, 8), torch.randn(4)
     mixed = _mix(MixUpCutMix(**ONE[name]), images, target)
     torch.manual_seed(0)
@@ -63,7 +63,7 @@ def test_class_probabilities_have_the_images_dtype(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("images", [torch.float32, torch.float16])
 @pytest.mark.parametrize("mask", [torch.uint8, torch.int64, torch.bool])
-def test_masks_are_cut_by_the_box_of_their_images(images: torch.dtype, mask: torch.dtype) -> None:
+def test_masks_are_cut_with_the_same_box_as_their_images(images: torch.dtype, mask: torch.dtype) -> None:
     masks = torch.randint(2 if mask == torch.bool else 200, (4, 9, 7)).to(mask)
     source = torch.rand(4, 3, 9, 7).to(images)
     source[:, 0] = masks.to(images)
@@ -78,14 +78,14 @@ def test_masks_are_cut_by_the_box_of_their_images(images: torch.dtype, mask: tor
     assert len(sizes) > 2
 
 
-def test_masks_of_large_values_stay_exact() -> None:
+def test_large_mask_values_stay_exact() -> None:
     masks = 2**40 + torch.arange(4 * 64).view(4, 8, 8)
     _, target = _mix(MixUpCutMix(0, 1.0), torch.rand(4, 3, 8, 8).half(), masks)
     assert ((target == masks) | (target == masks.roll(1, 0))).all()
     assert not torch.equal(target, masks)
 
 
-def test_target_images_are_blended_as_the_images() -> None:
+def test_target_images_are_blended_like_the_images() -> None:
     images = torch.rand(4, 3, 8, 8)
     mixed, target = _mix(MixUpCutMix(), images, images[:, :2] * 2)
     torch.testing.assert_close(target, mixed[:, :2] * 2)
@@ -106,7 +106,7 @@ def test_pixels_blended_with_ignored_ones_are_ignored(dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize(("ignore", "dtype"), [(255, torch.float32), (-100, torch.uint8), (255, torch.uint8)])
-def test_ignored_pixels_are_cut_as_others(ignore: int, dtype: torch.dtype) -> None:
+def test_ignored_pixels_are_cut_like_others(ignore: int, dtype: torch.dtype) -> None:
     masks = torch.randint(2, (4, 8, 8)).masked_fill(torch.rand(4, 8, 8) < 0.2, ignore % 256).to(dtype)
     _, target = _mix(MixUpCutMix(0, 1.0), torch.rand(4, 3, 8, 8), masks, ignore_index=ignore)
     _, expected = _mix(MixUpCutMix(0, 1.0), torch.rand(4, 3, 8, 8), masks)
@@ -114,18 +114,18 @@ def test_ignored_pixels_are_cut_as_others(ignore: int, dtype: torch.dtype) -> No
     assert not torch.equal(target, masks)
 
 
-def test_ignored_pixels_of_mixtures_count_in_no_loss() -> None:
+def test_ignored_pixels_of_mixed_masks_stay_ignored_by_the_loss() -> None:
     task = lh.ImageSegmenter("test_resnet", 1, pretrained=False, ignore_index=255, loss="dice")
     masks = torch.zeros(4, 1, 32, 32)
     masks[:2, ..., :16] = 255
     batch = [torch.rand(4, 3, 32, 32), masks]
     MixUpCutMix().on_train_batch_start(L.Trainer(logger=False), task, batch, 0)
-    task.check_target(task(batch[0]), batch[1])  # refuses what is neither a share nor ignored
+    task.check_target(task(batch[0]), batch[1])  # raises an error for values that are neither in 0..1 nor ignored
     kept = batch[1] != 255
     assert kept.float().mean(dim=(1, 2, 3)).tolist() == [0.5, 0.5, 0.5, 1.0]
 
 
-def test_each_batch_draws_one_of_both() -> None:
+def test_each_batch_uses_mixup_or_cutmix() -> None:
     images, target = torch.rand(2, 1, 16, 16), torch.tensor([0, 1])
     callback = MixUpCutMix(1.0, 1.0, num_classes=2)
     cut = 0
@@ -136,7 +136,7 @@ def test_each_batch_draws_one_of_both() -> None:
 
 
 @pytest.mark.parametrize(("p", "low", "high"), [(0.0, 0, 0), (0.3, 35, 85), (1.0, 200, 200)])
-def test_p_is_the_chance_of_mixing(p: float, low: int, high: int) -> None:
+def test_p_is_the_probability_of_mixing(p: float, low: int, high: int) -> None:
     images, target = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
     callback = MixUpCutMix(1.0, p=p, num_classes=2)
     mixed = sum(_mix(callback, images, target, seed)[1].ndim == 2 for seed in range(200))
@@ -162,7 +162,7 @@ class _Seen(L.Callback):
         self.val.append(batch[1])
 
 
-def test_trains_on_mixtures_and_validates_on_what_is_there(tmp_path: Path) -> None:
+def test_mixes_training_batches_only(tmp_path: Path) -> None:
     batches = [[torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])] for _ in range(2)]
     loader = DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
     seen = _Seen()
@@ -184,7 +184,7 @@ def test_trains_on_mixtures_and_validates_on_what_is_there(tmp_path: Path) -> No
     assert [target.shape for target in seen.train] == [(4, 3)] * 4
     assert [target.shape for target in seen.val] == [(4,)] * 4
     assert [target.ndim for target in steps] == [2, 2, 1, 1] * 2
-    assert batches[0][1].tolist() == [0, 1, 2, 0]  # the data's own batches are left alone
+    assert batches[0][1].tolist() == [0, 1, 2, 0]  # the batches of the data set are unchanged
     assert trainer.callback_metrics["train_loss"].isfinite()
 
 

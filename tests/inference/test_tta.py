@@ -33,7 +33,7 @@ def _classifier(size: int = 6) -> lh.TransferModule:
 
 
 def _segmenter() -> lh.TransferModule:
-    """A model whose maps do not turn with its images."""
+    """A model whose maps are not equivariant to flips and rotations of its images."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
     return _Softmaxed(model, nn.CrossEntropyLoss(), {"accuracy": MulticlassAccuracy(3, average="micro")}).eval()
 
@@ -77,7 +77,7 @@ def test_equals_fastais_tta(tmp_path: Path, beta: float, use_max: bool) -> None:
     assert not torch.allclose(predictions, torch.cat(trainer.predict(task, _loader(images))), atol=1e-3)
 
 
-def test_logs_and_returns_what_the_task_would(tmp_path: Path) -> None:
+def test_logs_and_returns_the_same_keys_as_the_task(tmp_path: Path) -> None:
     task, images = _classifier(), torch.rand(8, 3, 6, 6)
     results: list[dict] = []
 
@@ -102,7 +102,7 @@ def test_logs_and_returns_what_the_task_would(tmp_path: Path) -> None:
     assert validated["val_accuracy"] == pytest.approx(logged["test_accuracy"])
 
 
-def test_default_is_fastais_augmentation_four_times() -> None:
+def test_default_is_four_passes_of_fastais_augmentation() -> None:
     task, images = _classifier(size=16), torch.rand(2, 3, 16, 16)
     augmentation = lh.AugTransforms()
     torch.manual_seed(3)
@@ -113,26 +113,26 @@ def test_default_is_fastais_augmentation_four_times() -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (4, 6)])
-def test_maps_are_turned_back(size: tuple[int, int]) -> None:
+def test_maps_are_transformed_back(size: tuple[int, int]) -> None:
     task, images = _segmenter(), torch.rand(2, 3, *size)
 
     def predict(x: Tensor) -> Tensor:
         return task(x).softmax(1)
 
-    turned = [predict(images.flip(-1)).flip(-1), predict(images.flip(-2)).flip(-2)]
-    turned.append(predict(images.flip(-1, -2)).flip(-1, -2))
+    passes = [predict(images.flip(-1)).flip(-1), predict(images.flip(-2)).flip(-2)]
+    passes.append(predict(images.flip(-1, -2)).flip(-1, -2))
     if size[0] == size[1]:
-        turned += [predict(images.rot90(k, (2, 3))).rot90(-k, (2, 3)) for k in (1, 3)]
-        turned.append(predict(images.mT).mT)
-        turned.append(predict(images.mT.flip(-1, -2)).flip(-1, -2).mT)
-    expected = torch.stack(turned).mean(0).lerp(predict(images), 0.25)
+        passes += [predict(images.rot90(k, (2, 3))).rot90(-k, (2, 3)) for k in (1, 3)]
+        passes.append(predict(images.mT).mT)
+        passes.append(predict(images.mT.flip(-1, -2)).flip(-1, -2).mT)
+    expected = torch.stack(passes).mean(0).lerp(predict(images), 0.25)
     torch.testing.assert_close(TestTimeAugmentation(task, "dihedral")(images), expected)
-    torch.testing.assert_close(TestTimeAugmentation(task, "flips", n=4)(images), turned[0].lerp(predict(images), 0.25))
-    highest = torch.stack([*turned[:2], predict(images)]).amax(0)
+    torch.testing.assert_close(TestTimeAugmentation(task, "flips", n=4)(images), passes[0].lerp(predict(images), 0.25))
+    highest = torch.stack([*passes[:2], predict(images)]).amax(0)
     torch.testing.assert_close(TestTimeAugmentation(task, "dihedral", n=2, reduce="max")(images), highest)
 
 
-def test_the_mean_over_the_group_turns_with_the_image() -> None:
+def test_the_mean_over_the_dihedral_group_is_equivariant() -> None:
     tta, images = TestTimeAugmentation(_segmenter(), "dihedral", beta=1 / 8), torch.rand(2, 3, 6, 6)
     for turn in (lambda x: x.rot90(1, (2, 3)), lambda x: x.flip(-1), lambda x: x.mT):
         torch.testing.assert_close(tta(turn(images)), turn(tta(images)))
@@ -149,7 +149,7 @@ def test_maps_are_evaluated_against_masks(tmp_path: Path) -> None:
     assert logged["test_accuracy"] == pytest.approx(expected)
 
 
-def test_both_images_of_a_pair_are_turned_alike() -> None:
+def test_both_images_of_a_pair_get_the_same_transform() -> None:
     class Difference(nn.Module):
         num_inputs = 2
 
@@ -163,7 +163,7 @@ def test_both_images_of_a_pair_are_turned_alike() -> None:
 
 
 @pytest.mark.parametrize("ckpt", ["best", "path"])
-def test_a_checkpoint_of_the_task_serves(tmp_path: Path, ckpt: str) -> None:
+def test_a_checkpoint_of_the_task_can_be_loaded(tmp_path: Path, ckpt: str) -> None:
     images = torch.rand(8, 3, 6, 6)
     task = _classifier()
     trainer = _trainer(tmp_path)
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_the_task_serves(tmp_path: Path, ckpt: str) -> None:
     torch.testing.assert_close(other(images), TestTimeAugmentation(task, "dihedral")(images), atol=0, rtol=0)
 
 
-def test_callbacks_and_data_see_the_tasks_classes(class_folder: Path, tmp_path: Path) -> None:
+def test_callbacks_and_data_use_the_class_names_of_the_task(class_folder: Path, tmp_path: Path) -> None:
     data = lh.ImageFolderData(class_folder, image_size=32, batch_size=8, num_workers=0, test_fraction=0.2)
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False)
     trainer = _trainer(tmp_path, callbacks=[lh.PredictionWriter(tmp_path)])
@@ -187,7 +187,7 @@ def test_callbacks_and_data_see_the_tasks_classes(class_folder: Path, tmp_path: 
         _trainer(tmp_path).test(wrong, data)
 
 
-def test_names_and_kind_are_the_tasks() -> None:
+def test_class_names_and_multilabel_are_those_of_the_task() -> None:
     labels = lh.ImageClassifier("test_resnet", 2, multilabel=True, class_names=["sun", "sea"], pretrained=False)
     assert TestTimeAugmentation(labels).class_names == ["sun", "sea"]
     assert TestTimeAugmentation(labels).multilabel
@@ -196,13 +196,13 @@ def test_names_and_kind_are_the_tasks() -> None:
     assert not numbers.multilabel
 
 
-def test_maps_refuse_what_cannot_be_undone() -> None:
+def test_augmentations_that_cannot_be_inverted_are_refused_for_maps() -> None:
     with pytest.raises(ValueError, match=r"flips or dihedral for predictions .* but got AugTransforms"):
         TestTimeAugmentation(_segmenter())(torch.rand(2, 3, 6, 6))
 
 
 @pytest.mark.parametrize("images", [torch.rand(2, 108), torch.zeros(2, 3, 6, 6, dtype=torch.uint8)])
-def test_inputs_that_are_no_images_are_refused(images: Tensor) -> None:
+def test_inputs_that_are_not_images_are_refused(images: Tensor) -> None:
     tta = TestTimeAugmentation(lh.TransferModule(nn.Identity(), nn.MSELoss()))
     with pytest.raises(ValueError, match=r"float images \(b, c, h, w\), but got torch"):
         tta(images)

@@ -17,7 +17,7 @@ from lightning_heads.data.embedding_index import EmbeddingIndex
 from lightning_heads.search import LookAlikes, draw_look_alikes, embed, look_alikes
 from lightning_heads.tasks.metric_learning import ImageEmbedder
 
-SIZE = (32, 40)  # that of the images, so that nothing is resized
+SIZE = (32, 40)  # the size of the images, so that nothing is resized
 COLORS = {"red": (220, 40, 40), "rose": (230, 60, 60), "green": (30, 200, 50), "blue": (40, 50, 210)}
 
 
@@ -29,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def colors(tmp_path: Path) -> Path:
-    """Pictures in one color each."""
+    """Images of a single color each."""
     for name, color in COLORS.items():
         (tmp_path / "colors" / name[0]).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 32), color).save(tmp_path / "colors" / name[0] / f"{name}.png")
@@ -37,7 +37,7 @@ def colors(tmp_path: Path) -> Path:
 
 
 class MeanColor(nn.Module):
-    """Its encoder's features are the mean of each channel."""
+    """A model whose encoder returns its input, so that embeddings are the mean of each channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class MeanColor(nn.Module):
 
 
 def _read(folder: Path) -> tuple[list[str], Tensor]:
-    """Reads files with nothing of the project's."""
+    """Reads the images without code of the package."""
     paths = sorted(folder.rglob("*.png"))
     images = np.stack([np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255 for path in paths])
     return [path.relative_to(folder).as_posix() for path in paths], torch.from_numpy(images)
 
 
-def test_an_encoders_embeddings_are_its_own_pooling_of_the_file(class_folder: Path, weights: Path) -> None:
+def test_embeddings_of_an_encoder_are_its_pooled_features(class_folder: Path, weights: Path) -> None:
     index = embed("test_resnet", class_folder, weights=weights, image_size=SIZE, batch_size=7, progress=False)
     model = timm.create_model("test_resnet", num_classes=0).eval()
     model.load_state_dict(torch.load(weights), strict=False)
@@ -66,7 +66,7 @@ def test_an_encoders_embeddings_are_its_own_pooling_of_the_file(class_folder: Pa
     np.testing.assert_allclose(index.embeddings.numpy(), expected, atol=1e-5)
 
 
-def test_an_image_embedder_gives_its_own_embeddings(class_folder: Path) -> None:
+def test_embeddings_of_an_image_embedder_are_its_predictions(class_folder: Path) -> None:
     task = ImageEmbedder("test_resnet", 5, pretrained=False)
     index = embed(task, class_folder, image_size=SIZE, progress=False)
     with torch.no_grad():
@@ -74,11 +74,11 @@ def test_an_image_embedder_gives_its_own_embeddings(class_folder: Path) -> None:
     np.testing.assert_allclose(index.embeddings.numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("whole", ["encoder", "model", "task"])
-def test_whatever_has_an_encoder_embeds_by_it(class_folder: Path, whole: str) -> None:
+@pytest.mark.parametrize("kind", ["encoder", "model", "task"])
+def test_a_model_with_an_encoder_embeds_with_it(class_folder: Path, kind: str) -> None:
     task = lh.ImageClassifier("test_resnet", num_classes=2, pretrained=False)
-    given = {"encoder": task.model.encoder, "model": task.model, "task": task}[whole]
-    index = embed(given, class_folder, image_size=SIZE, progress=False)
+    model = {"encoder": task.model.encoder, "model": task.model, "task": task}[kind]
+    index = embed(model, class_folder, image_size=SIZE, progress=False)
     with torch.no_grad():
         pooled = nn.AdaptiveAvgPool2d(1)(task.eval().model.encoder(_read(class_folder)[1])).flatten(1)
     np.testing.assert_allclose(index.embeddings.numpy(), normalize(pooled.numpy()), atol=1e-5)
@@ -100,18 +100,18 @@ def test_model_and_random_state_are_left_as_they_were(class_folder: Path) -> Non
     assert [module.training for module in encoder.modules()] == modes
     assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
-    (index.embeddings.clone().requires_grad_() * 2).sum().backward()  # of no inference mode
+    (index.embeddings.clone().requires_grad_() * 2).sum().backward()  # not an inference tensor
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_channels_are_as_the_encoder_takes_them(class_folder: Path, channels: int) -> None:
+def test_images_are_read_with_the_channels_of_the_encoder(class_folder: Path, channels: int) -> None:
     encoder = lh.Encoder("test_resnet", pretrained=False, in_channels=channels)
     index = embed(encoder, class_folder, image_size=SIZE, progress=False)
     assert index.made_by["channels"] == channels
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_unreadable_file_is_named_or_left_out(class_folder: Path, num_workers: int) -> None:
+def test_an_unreadable_file_raises_an_error_or_is_skipped(class_folder: Path, num_workers: int) -> None:
     (class_folder / "bright/5.png").write_bytes(b"no image")
     settings: dict[str, Any] = {"image_size": SIZE, "batch_size": 4, "num_workers": num_workers, "progress": False}
     encoder = lh.Encoder("test_resnet", pretrained=False)
@@ -120,9 +120,9 @@ def test_an_unreadable_file_is_named_or_left_out(class_folder: Path, num_workers
     with pytest.warns(UserWarning, match=r"1 of 20 images are left out:\n.*bright/5\.png: reading it failed"):
         index = embed(encoder, class_folder, on_error="skip", **settings)
     (class_folder / "bright/5.png").unlink()
-    whole = embed(encoder, class_folder, **settings)
-    assert index.names == whole.names
-    assert torch.allclose(index.embeddings, whole.embeddings, atol=1e-6)
+    expected = embed(encoder, class_folder, **settings)
+    assert index.names == expected.names
+    assert torch.allclose(index.embeddings, expected.embeddings, atol=1e-6)
 
 
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
@@ -153,32 +153,32 @@ def test_look_alikes_of_a_saved_index(class_folder: Path, weights: Path, tmp_pat
     assert itself.scores == pytest.approx([1], abs=1e-5)
 
 
-def test_a_model_of_other_weights_is_refused(class_folder: Path, weights: Path) -> None:
+def test_a_model_with_different_weights_is_refused(class_folder: Path, weights: Path) -> None:
     index = embed("test_resnet", class_folder, weights=weights, image_size=24, progress=False)
     state = torch.load(weights)
     next(value for value in state.values() if value.ndim == 4)[0, 0, 0, 0] += 1
     torch.save(state, weights)
-    with pytest.raises(ValueError, match="the model that made the index, test_resnet, but its weights are others"):
+    with pytest.raises(ValueError, match="the model that made the index, test_resnet, but its weights differ"):
         look_alikes(index, class_folder / "dark/0.png", 2)
 
 
-def test_a_model_of_another_width_is_refused(class_folder: Path) -> None:
+def test_a_model_with_another_embedding_dimension_is_refused(class_folder: Path) -> None:
     index = embed(ImageEmbedder("test_resnet", 5, pretrained=False), class_folder, image_size=24, progress=False)
     other = ImageEmbedder("test_resnet", 6, pretrained=False)
     with pytest.raises(ValueError, match="the model that made the index"):
         look_alikes(index, class_folder / "dark/0.png", 2, model=other)
 
 
-def test_an_index_of_a_model_in_memory_needs_it(class_folder: Path) -> None:
+def test_an_index_of_a_model_in_memory_needs_the_model(class_folder: Path) -> None:
     encoder = lh.Encoder("test_resnet", pretrained=False)
     index = embed(encoder, class_folder, image_size=24, progress=False)
-    with pytest.raises(ValueError, match="Expected `model`, as the index was made by one that was in memory"):
+    with pytest.raises(ValueError, match="Expected `model`, as the index was made by a model in memory"):
         look_alikes(index, class_folder / "dark/0.png", 2)
     (found,) = look_alikes(index, class_folder / "dark/0.png", 2, model=encoder)
     assert found.paths[0].name == "0.png"
 
 
-def test_an_index_of_another_make_is_refused(class_folder: Path, tmp_path: Path) -> None:
+def test_an_index_not_made_by_embed_is_refused(class_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an index that `embed` made"):
         look_alikes(EmbeddingIndex(["a"], torch.ones(1, 2)), class_folder)
     (tmp_path / "empty").mkdir()
@@ -196,7 +196,7 @@ def _checkpoint(task: L.LightningModule, path: Path, class_path: str | None) -> 
     return path
 
 
-def test_a_checkpoint_embeds_as_its_task(class_folder: Path, tmp_path: Path) -> None:
+def test_embeddings_of_a_checkpoint_equal_those_of_its_task(class_folder: Path, tmp_path: Path) -> None:
     task = ImageEmbedder("test_resnet", 5, pretrained=False)
     path = _checkpoint(task, tmp_path / "run.ckpt", "lightning_heads.tasks.metric_learning.ImageEmbedder")
     index = embed(str(path), class_folder, image_size=24, progress=False)
@@ -207,7 +207,9 @@ def test_a_checkpoint_embeds_as_its_task(class_folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("class_path", [None, "collections.OrderedDict", "antigravity.Task", "lightning_heads.None"])
-def test_a_checkpoint_of_no_known_task_is_refused(class_folder: Path, tmp_path: Path, class_path: str | None) -> None:
+def test_a_checkpoint_of_an_unknown_task_class_is_refused(
+    class_folder: Path, tmp_path: Path, class_path: str | None
+) -> None:
     task = lh.ImageClassifier("test_resnet", num_classes=2, pretrained=False)
     path = _checkpoint(task, tmp_path / "run.ckpt", class_path)
     with pytest.raises(ValueError, match=rf"run\.ckpt to name the class of a task, but it names {class_path or 'no'}"):
@@ -215,13 +217,13 @@ def test_a_checkpoint_of_no_known_task_is_refused(class_folder: Path, tmp_path: 
     assert "antigravity" not in sys.modules
 
 
-def test_what_is_no_checkpoint_is_refused(class_folder: Path, tmp_path: Path) -> None:
+def test_invalid_checkpoints_are_refused(class_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Expected a checkpoint"):
         embed(tmp_path / "run.ckpt", class_folder)
     (tmp_path / "run.ckpt").write_text("no checkpoint")
     with pytest.raises(ValueError, match="to be a checkpoint of plain values"):
         embed(tmp_path / "run.ckpt", class_folder)
-    with pytest.raises(ValueError, match="`weights` with an architecture's name alone"):
+    with pytest.raises(ValueError, match="`weights` only with an architecture's name"):
         embed(tmp_path / "run.ckpt", class_folder, weights="weights.pt")
 
 
@@ -231,20 +233,20 @@ def test_the_sheet_shows_query_and_look_alikes_in_order(colors: Path) -> None:
     found = look_alikes(index, colors / "r", 3, model=model)
     sheet = np.asarray(draw_look_alikes(found))
     assert [each.paths[0].stem for each in found] == ["red", "rose"]
-    # the middle of a picture of each row, from left to right, without the paper
-    seen = []
+    # the center pixel of each picture of a row, from left to right, without the background
+    rows = []
     for y in range(len(sheet)):
         line = [tuple(pixel) for pixel in sheet[y].tolist() if tuple(pixel) in COLORS.values()]
         row = [color for i, color in enumerate(line) if i % 160 == 80]
-        if row and (not seen or seen[-1] != row):
-            seen.append(row)
-    assert seen == [[COLORS[path.stem] for path in (each.query, *each.paths)] for each in found]
+        if row and (not rows or rows[-1] != row):
+            rows.append(row)
+    assert rows == [[COLORS[path.stem] for path in (each.query, *each.paths)] for each in found]
 
 
-def test_a_sheet_needs_as_many_for_each() -> None:
+def test_a_sheet_needs_the_same_number_of_results_for_each_query() -> None:
     path = Path("a.png")
     for found in ([], [LookAlikes(path, [path], [1.0]), LookAlikes(path, [path] * 2, [1.0, 0.5])]):
-        with pytest.raises(ValueError, match="as many for each"):
+        with pytest.raises(ValueError, match="the same number of look-alikes for each query"):
             draw_look_alikes(found)
 
 
@@ -267,12 +269,12 @@ def test_the_command_line_embeds_and_searches(
 @pytest.mark.parametrize(
     ("given", "message"), [([], "got neither"), (["--encoder=resnet18", "--ckpt=run.ckpt"], "got both")]
 )
-def test_the_command_line_takes_one_model(tmp_path: Path, given: list[str], message: str) -> None:
+def test_the_command_line_takes_either_encoder_or_checkpoint(tmp_path: Path, given: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=f"either `encoder` or `ckpt`, but {message}"):
         main(["embed", f"--folder={tmp_path}", f"--output={tmp_path / 'index'}", *given])
 
 
-def test_help_tells_of_both(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_search_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "embed, nearest" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""Callbacks that draw predictions."""
+"""Callbacks that plot predictions."""

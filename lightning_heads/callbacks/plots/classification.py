@@ -1,4 +1,4 @@
-"""Pictures of what a classifier gets right and wrong."""
+"""Plots of a classifier's predictions: the confusion matrix and the worst predictions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
 
 
 class ConfusionMatrixPlot(OutputCollector):
-    """Draws the confusion matrix of a test to `confusion_matrix.png`: counts, shaded by share of the true class.
+    """Plots the confusion matrix of a test to `confusion_matrix.png`: counts, shaded by fraction of the true class.
 
-    Needs the extra `plots`.
+    Requires matplotlib, which the extra `plots` installs.
     """
 
     def write(self, collected: EvaluationOutputs) -> Path:
-        """Draws the matrix and returns the path of the picture."""
+        """Plots the matrix and returns the path of the picture."""
         names, targets = collected.names, class_targets(collected)
         predicted = collected.predictions.argmax(dim=1)
         counts = torch.zeros(len(names), len(names), dtype=torch.long)
         counts.index_put_((targets, predicted), torch.ones_like(targets), accumulate=True)
-        share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+        fraction = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
         side = min(2.5 + 0.55 * len(names), 24)
         figure = new_figure(side + 1, side)
         axes = figure.add_subplot()
-        image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+        image = axes.imshow(fraction.numpy(), cmap="Blues", vmin=0, vmax=1)
         for row, column in ((r, c) for r in range(len(names)) for c in range(len(names)) if counts[r, c]):
-            shade = "white" if share[row, column] > 0.5 else "black"
+            shade = "white" if fraction[row, column] > 0.5 else "black"
             axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=shade)
         axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="predicted", ylabel="true")
         correct = int(counts.diagonal().sum())
-        axes.set_title(f"{correct} of {len(targets)} right ({correct / len(targets):.1%})")
-        figure.colorbar(image, label="share of the true class")
+        axes.set_title(f"{correct} of {len(targets)} correct ({correct / len(targets):.1%})")
+        figure.colorbar(image, label="fraction of the true class")
         return _save(figure, collected.folder / "confusion_matrix.png")
 
 
 class WorstPredictionsPlot(OutputCollector):
-    """Draws the test images, or pairs, whose true class got the least probability to `worst_predictions.png`.
+    """Plots the test images, or pairs, with the lowest probability of the true class to `worst_predictions.png`.
 
-    Needs the extra `plots`.
+    Requires matplotlib, which the extra `plots` installs.
 
     Args:
-        folder: Where to write; by default the folder of the trainer's logs.
-        count: How many images.
+        folder: Output folder; by default that of the trainer's logs.
+        count: Number of images or pairs.
     """
 
     def __init__(self, folder: str | Path | None = None, count: int = 16) -> None:
@@ -57,15 +57,15 @@ class WorstPredictionsPlot(OutputCollector):
         self.count = count
 
     def write(self, collected: EvaluationOutputs) -> Path:
-        """Draws the images and returns the path of the picture."""
+        """Plots the images and returns the path of the picture."""
         targets = class_targets(collected)
-        confidence = collected.predictions.gather(1, targets[:, None]).flatten()
-        worst = confidence.argsort()[: self.count].tolist()
+        probability = collected.predictions.gather(1, targets[:, None]).flatten()
+        worst = probability.argsort()[: self.count].tolist()
         columns = min(len(worst), 4)
         rows = -(-len(worst) // columns)
         figure = new_figure(3 * columns, 3.4 * rows)
-        for place, i in enumerate(worst):
-            axes = figure.add_subplot(rows, columns, place + 1)
+        for position, i in enumerate(worst):
+            axes = figure.add_subplot(rows, columns, position + 1)
             *images, _ = collected.dataset[collected.indices[i]]
             image = torch.cat(images, dim=-1)
             axes.imshow(image[:3].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
@@ -82,7 +82,7 @@ def class_targets(collected: EvaluationOutputs) -> Tensor:
     """Returns targets as class indices `(n,)`.
 
     Raises:
-        ValueError: If the task does not have one class a sample.
+        ValueError: If the targets are not one class per sample.
     """
     targets = collected.targets
     if targets is not None and targets.ndim == 2 and targets.shape == collected.predictions.shape:
@@ -90,7 +90,7 @@ def class_targets(collected: EvaluationOutputs) -> Tensor:
             return targets.argmax(dim=1)
     elif targets is not None and targets.ndim == 1 and not targets.is_floating_point():
         return targets.long()
-    raise ValueError("Expected one class a sample to draw, but the targets are not class indices or probabilities")
+    raise ValueError("Expected one class per sample to plot, but the targets are not class indices or probabilities")
 
 
 def _save(figure: "Figure", path: Path) -> Path:

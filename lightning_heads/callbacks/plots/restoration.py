@@ -1,4 +1,4 @@
-"""Pictures of images before and after their restoration."""
+"""Plots of input, predicted and target images of a restoration."""
 
 import lightning as L
 from torch import Tensor
@@ -6,19 +6,19 @@ from torch import Tensor
 from ...drawing.sheet import Pixels, Row, to_pixels
 from .samples import SamplePlot
 
-# Sides of a picture, in pixels: small ones are enlarged by a whole number, of large ones the center is shown.
+# Sides of a picture, in pixels: smaller images are enlarged by an integer factor, larger ones are center-cropped.
 _MIN_SIDE, _MAX_SIDE = 160, 512
 
 
 class RestorationPlot(SamplePlot):
     """Draws input, prediction and target of the samples with the lowest PSNR, and of fixed ones; see `SamplePlot`.
 
-    Images are in 0..1, gray or in color, and an input may be smaller than its target. Every pixel is drawn as it is:
-    small images are enlarged by whole numbers, and of images larger than 512 pixels the center is shown.
+    Images are in 0..1, gray or in color, and an input may be smaller than its target. Pixels are never interpolated:
+    small images are enlarged by an integer factor, and images larger than 512 pixels are center-cropped.
 
     Args:
-        folder: Where to write; by default the folder `pictures` in that of the trainer's logs.
-        count: How many of the worst samples, and how many fixed ones.
+        folder: Output folder; by default `pictures` in the folder of the trainer's logs.
+        count: Number of worst samples, and of fixed samples.
     """
 
     name = "images"
@@ -34,12 +34,12 @@ class RestorationPlot(SamplePlot):
         """Draws input, prediction and target."""
         height, width = target.shape[-2:]
         scale = max(1, -(-_MIN_SIDE // max(height, width)))
-        pictures = [_fitted(to_pixels(each), height * scale, width * scale) for each in (image, prediction, target)]
+        pictures = [_fit(to_pixels(each), height * scale, width * scale) for each in (image, prediction, target)]
         return Row(pictures, [file, f"PSNR {score:.2f} dB", ""])
 
 
-def _fitted(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Repeats pixels as often as fits, then takes the center."""
+def _fit(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Repeats pixels by the largest integer factor that fits, then crops the center."""
     times = max(1, min(height // pixels.shape[0], width // pixels.shape[1]))
     large = pixels.repeat(times, axis=0).repeat(times, axis=1)
     top, left = (max(0, side - _MAX_SIDE) // 2 for side in large.shape[:2])

@@ -1,4 +1,4 @@
-"""Pictures of a few samples of each evaluation, chosen while it runs."""
+"""Plots of the worst and of fixed samples of each evaluation, selected while it runs."""
 
 from abc import abstractmethod
 from bisect import insort
@@ -10,18 +10,18 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, SequentialSampler
 
 from ...drawing.sheet import Row, draw_sheet
 from ...utils.files import save_picture
+from ..outputs import gather_objects, output_folder
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample that is kept, drawn: how good its prediction is, and its index in the data set."""
+    """A drawn sample, with the score of its prediction and its index in the data set."""
 
     score: float
     index: int
@@ -29,24 +29,24 @@ class Sample:
 
     @property
     def order(self) -> tuple[float, int]:
-        """What samples are sorted by, from the worst to the best."""
+        """Sort key, from the worst sample to the best."""
         return self.score, self.index
 
 
 class SamplePlot(L.Callback):
-    """Draws the worst samples of every validation and test, and some that are the same each time.
+    """Draws the worst samples, and a fixed selection of samples, of every validation and test.
 
-    The pictures go to the files `val_<name>_worst_epoch_003.png` and `val_<name>_fixed_epoch_003.png`, epochs counted
-    from 0, `test_<name>_worst.png` and `test_<name>_fixed.png`, and to every logger that takes pictures, as those of
-    TensorBoard and Weights & Biases do. The fixed samples are spread evenly over the data set. Of several loaders the
-    first is drawn. A process never keeps more than `2 * count` samples, as they are drawn.
+    The pictures are written to `val_<name>_worst_epoch_003.png` and `val_<name>_fixed_epoch_003.png`, epochs counted
+    from 0, `test_<name>_worst.png` and `test_<name>_fixed.png`, and to every logger that accepts images, such as those
+    of TensorBoard and Weights & Biases. The fixed samples are evenly spaced in the data set. Of several data loaders
+    only the first is used. Each rank keeps at most `2 * count` samples in memory, already drawn.
 
     Args:
-        folder: Where to write; by default the folder `pictures` in that of the trainer's logs.
-        count: How many of the worst samples, and how many fixed ones.
+        folder: Output folder; by default `pictures` in the folder of the trainer's logs.
+        count: Number of worst samples, and of fixed samples.
 
     Raises:
-        ValueError: If the loader does not keep the order of its data set, by which samples are known.
+        ValueError: If the data loader does not keep the order of its data set, from which indices are derived.
     """
 
     name: str
@@ -62,7 +62,7 @@ class SamplePlot(L.Callback):
 
     @abstractmethod
     def scores(self, pl_module: L.LightningModule, predictions: Tensor, target: Tensor) -> Tensor:
-        """Returns how good each prediction of a batch is, `(b,)`."""
+        """Returns a score of each prediction of a batch, `(b,)`; higher is better."""
 
     @abstractmethod
     def draw(
@@ -108,15 +108,15 @@ class SamplePlot(L.Callback):
         self._finish(trainer, "test", None)
 
     def _start(self, trainer: L.Trainer) -> None:
-        # `trainer.val_dataloaders` of a validation after a fit would be those of the fit
+        # in `trainer.validate` after a fit, `trainer.val_dataloaders` would be those of the fit
         loop = trainer._evaluation_loop
         assert loop._combined_loader is not None
         loader = loop._combined_loader.flattened[0]
         self._paths = getattr(getattr(loader, "dataset", None), "paths", None)
         self._indices = _indices(loader, loop.max_batches[0])
-        known = len(self._indices)
-        self._places = {i * known // self.count for i in range(self.count)} if known else {*range(self.count)}
-        self._shift, self._step = (0, 1) if known else (trainer.global_rank, trainer.world_size)
+        size = len(self._indices)
+        self._fixed_positions = {i * size // self.count for i in range(self.count)} if size else {*range(self.count)}
+        self._offset, self._stride = (0, 1) if size else (trainer.global_rank, trainer.world_size)
         self._seen = 0
         self._worst, self._fixed = [], []
 
@@ -126,10 +126,10 @@ class SamplePlot(L.Callback):
         predictions, target = outputs["predictions"].detach().float(), outputs["target"]
         scores = self.scores(pl_module, predictions, target)
         for i, score in enumerate(torch.where(scores.isnan(), -torch.inf, scores).tolist()):
-            place, self._seen = self._seen, self._seen + 1
-            index = self._indices[place] if self._indices else self._shift + place * self._step
+            position, self._seen = self._seen, self._seen + 1
+            index = self._indices[position] if self._indices else self._offset + position * self._stride
             is_worst = len(self._worst) < self.count or (score, index) < self._worst[-1].order
-            if not is_worst and place not in self._places:
+            if not is_worst and position not in self._fixed_positions:
                 continue
             file = str(index) if self._paths is None else str(self._paths[index])
             row = self.draw(pl_module, batch[0][i].cpu(), predictions[i].cpu(), target[i].cpu(), score, file)
@@ -137,24 +137,20 @@ class SamplePlot(L.Callback):
             if is_worst:
                 insort(self._worst, sample, key=lambda kept: kept.order)
                 del self._worst[self.count :]
-            if place in self._places:
+            if position in self._fixed_positions:
                 self._fixed.append(sample)
 
     def _finish(self, trainer: L.Trainer, stage: str, epoch: int | None) -> None:
-        # every process must ask for the folder of the logs
-        folder = self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "pictures"
-        parts: list[Any] = [(self._worst, self._fixed)]
-        if trainer.world_size > 1:
-            parts = [None] * trainer.world_size
-            dist.all_gather_object(parts, (self._worst, self._fixed))
+        folder = output_folder(trainer, self.folder, "pictures")
+        ranks = gather_objects(trainer, (self._worst, self._fixed))
         self._worst, self._fixed = [], []
         if not trainer.is_global_zero:
             return
-        # samplers repeat samples until every process has as many
-        worst = sorted({s.index: s for part, _ in parts for s in part}.values(), key=lambda sample: sample.order)
-        fixed = sorted({s.index: s for _, part in parts for s in part}.values(), key=lambda sample: sample.index)
-        spread = sorted({i * len(fixed) // self.count for i in range(self.count)})
-        for which, samples in (("worst", worst[: self.count]), ("fixed", [fixed[i] for i in spread] if fixed else [])):
+        # by index, as samplers repeat samples so that all ranks have the same number
+        worst = sorted({s.index: s for part, _ in ranks for s in part}.values(), key=lambda sample: sample.order)
+        fixed = sorted({s.index: s for _, part in ranks for s in part}.values(), key=lambda sample: sample.index)
+        spaced = sorted({i * len(fixed) // self.count for i in range(self.count)})
+        for which, samples in (("worst", worst[: self.count]), ("fixed", [fixed[i] for i in spaced] if fixed else [])):
             if samples:
                 title = f"{stage} {self.name}, {which}" + ("" if epoch is None else f", epoch {epoch}")
                 sheet = draw_sheet(title, self.columns, [sample.row for sample in samples])
@@ -164,19 +160,19 @@ class SamplePlot(L.Callback):
 
 
 def _indices(loader: Any, max_batches: int | float) -> list[int]:
-    """Indices in the data set of the samples that this process gets, in order; none where they cannot be known."""
+    """Returns the data set indices of this rank's samples, in order; an empty list if they are unknown."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return []
     batches = loader.batch_sampler
     order = loader.sampler if batches is None else batches
     if type(order) is BatchSampler:
         order = order.sampler
-    # Lightning wraps a sampler of one's own as if it were a data set
-    shared = isinstance(order, DistributedSampler) and not order.shuffle and order.dataset is loader.dataset
-    if not (shared or isinstance(order, SequentialSampler)):
+    # Lightning wraps a custom sampler in a `DistributedSampler` whose `dataset` is that sampler
+    distributed = isinstance(order, DistributedSampler) and not order.shuffle and order.dataset is loader.dataset
+    if not (distributed or isinstance(order, SequentialSampler)):
         raise ValueError(
-            "Expected a loader that does not shuffle, as samples are known by their order, but it takes them by "
-            f"{type(order).__name__}"
+            "Expected a data loader that does not shuffle, as sample indices are derived from its order, but its "
+            f"sampler is {type(order).__name__}"
         )
     if batches is None:
         return []

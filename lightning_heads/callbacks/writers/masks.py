@@ -1,4 +1,4 @@
-"""Predicted masks as picture files."""
+"""Writes predicted segmentation masks to png files."""
 
 import csv
 import re
@@ -19,21 +19,22 @@ from .pictures import PictureWriter
 
 
 class MaskWriter(PictureWriter):
-    """Writes a segmentation's predictions as png files of their images' own size; see `PictureWriter`.
+    """Writes predicted masks as png files of the size of their image files; see `PictureWriter`.
 
-    Probabilities `(b, c, h, w)` are resized bilinearly to the size of the file in the data set's `paths`, upright as
-    `read_image` reads it. The most probable class of a pixel is its value, in a png with a palette. Of a task that is
-    `multilabel`, each label has a folder of png files of 0 and 255; of a single channel they lie in the folder itself.
-    `classes.csv` beside them tells what is what. Of a data set without `paths`, masks keep the predictions' size.
+    Probabilities `(b, c, h, w)` are resized bilinearly to the size of the file in the data set's `paths`, with its EXIF
+    orientation applied as in `read_image`. Each pixel's value is its most probable class, in a png file with a palette.
+    For a `multilabel` task, each label has a folder of png files with values 0 and 255; for a single channel these are
+    in `folder` itself. `classes.csv` in `folder` lists the class of each value or folder. Without `paths`, masks have
+    the size of the predictions.
 
     Args:
-        folder: Where to write; by default the folder `predicted_masks` in that of the trainer's logs.
-        palette: Red, green and blue in 0..255 of each class. By default black for the first, then colors that stay
-            apart with and without red-green blindness.
+        folder: Output folder; by default `predicted_masks` in the folder of the trainer's logs.
+        palette: Red, green and blue in 0..255 of each class. By default black for the first, then colors that are
+            distinguishable with and without red-green color blindness.
 
     Raises:
-        ValueError: If predictions are not maps, have more than 256 classes, show a part of a file only, or would
-            replace a file of the data.
+        ValueError: If predictions are not maps, have more than 256 classes, cover only a part of an image file, or
+            would overwrite a file of the data.
     """
 
     name = "masks"
@@ -45,13 +46,13 @@ class MaskWriter(PictureWriter):
         self.palette = palette
 
     def prepare(self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Tensor) -> None:
-        """Takes the classes from the task, and writes them before the first masks."""
+        """Reads the class names of the task, and writes `classes.csv` before the first masks."""
         count = predictions.shape[1]
         names = output_names(pl_module, count, "class")
         self._labels = has_labels(pl_module, count)
         self._subfolders = _folder_names(names) if count > 1 else ["."]
         if not self._labels and count > 256:
-            raise ValueError(f"Expected 256 classes or fewer, which is what a png's palette has, but got {count}")
+            raise ValueError(f"Expected 256 classes or fewer, the size of a png file's palette, but got {count}")
         self._colors = [] if self._labels else class_colors(self.palette, count)
         if trainer.is_global_zero and not self._written:
             hexes = ["#{:02x}{:02x}{:02x}".format(*color) for color in self._colors]
@@ -63,15 +64,15 @@ class MaskWriter(PictureWriter):
             _write_csv(self._folder / "classes.csv", table)
 
     def draw(self, prediction: Tensor, file: Path | None) -> Iterator[tuple[str, Image.Image]]:
-        """Draws the mask, or label by label that of each."""
+        """Draws the mask of all classes, or one mask per label."""
         size = shape = (prediction.shape[1], prediction.shape[2])
         if file is not None:
             size = _image_size(file)
-            if not _is_whole(shape, size, getattr(self._dataset, "size", None)):
+            if not _covers_image(shape, size, getattr(self._dataset, "size", None)):
                 raise ValueError(
-                    f"Expected a prediction of all of {file}, but it is {size[1]}x{size[0]} pixels and its prediction, "
-                    f"of a cut or padded image, {shape[1]}x{shape[0]}: predict with the data module, or its "
-                    "`predict_dataloader`"
+                    f"Expected a prediction of all of {file}, but the file is {size[1]}x{size[0]} pixels and the "
+                    f"prediction, of a cropped or padded image, {shape[1]}x{shape[0]}: predict with the data module, "
+                    "or its `predict_dataloader`"
                 )
         if self._labels:
             for label, subfolder in zip(prediction, self._subfolders, strict=True):
@@ -84,28 +85,28 @@ class MaskWriter(PictureWriter):
 
 
 def _folder_names(names: Sequence[str]) -> list[str]:
-    """Names a folder for each label, with what file systems do not take replaced."""
+    """Returns a unique folder name for each label, with characters that are unsafe in file names replaced."""
     safe = [re.sub(r"[^\w.-]+", "_", name).strip(".") for name in names]
-    clear = all(safe) and len({name.casefold() for name in safe}) == len(safe)
-    return safe if clear else [f"{i}_{name}" for i, name in enumerate(safe)]
+    unique = all(safe) and len({name.casefold() for name in safe}) == len(safe)
+    return safe if unique else [f"{i}_{name}" for i, name in enumerate(safe)]
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, turned upright; only one that has to be turned is decoded."""
+    """Returns height and width of an image after its EXIF orientation; decodes it only if it has to be rotated."""
     with Image.open(path) as file:
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        width, height = ImageOps.exif_transpose(file).size if turned else file.size
+        rotated = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        width, height = ImageOps.exif_transpose(file).size if rotated else file.size
     return height, width
 
 
-def _is_whole(shape: tuple[int, int], size: tuple[int, int], resize: Any) -> bool:
-    """Tells whether a prediction shows all of a file of a size, and the file alone, as far as their sizes tell."""
+def _covers_image(shape: tuple[int, int], size: tuple[int, int], resize: Any) -> bool:
+    """Returns whether a prediction covers an image file exactly, without crop or padding, judged by their sizes."""
     method = resize.method if isinstance(resize, ResizeTo) else None
     if method == "squish":
         return True
     if method == "none" and not resize.whole:
         return bool(resize.size == size)
-    # sides are rounded by less than a pixel
+    # equal aspect ratios, up to a rounding of less than a pixel
     return abs(shape[0] * size[1] - shape[1] * size[0]) <= sum(size)
 
 
@@ -114,7 +115,7 @@ def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _most_probable(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns the class of each pixel `(h, w)`; class by class, as all of them would not fit for a large photograph."""
+    """Returns the class of each pixel `(h, w)`; resizes one class at a time to save memory for large images."""
     best = torch.full(size, -torch.inf, device=probabilities.device)
     classes = torch.zeros(size, dtype=torch.uint8, device=probabilities.device)
     for i, values in enumerate(probabilities):

@@ -1,22 +1,22 @@
-"""Predictions as a csv file."""
+"""Writes predictions to a csv file."""
 
 import csv
-import os
 from pathlib import Path
 
+from ...utils.files import replacing
 from ..outputs import EvaluationOutputs, OutputCollector
 
 
 class PredictionWriter(OutputCollector):
-    """Writes the predictions of `test` and `predict` to a csv file, a line a sample.
+    """Writes the predictions of `test` and `predict` to a csv file, one row per sample.
 
-    For classes the columns are `file`, `class` (the most probable), `probability` and one for each class; for several
-    labels `file`, `labels` (those above one half, separated by spaces) and one for each; for numbers `file` and one for
-    each. Of pairs `first` and `second` stand in place of `file`. The file appears whole or not at all.
+    For classes the columns are `file`, `class` (the most probable), `probability` and one for each class; for multiple
+    labels `file`, `labels` (those above 0.5, separated by spaces) and one for each label; for numbers `file` and one
+    for each output. For pairs, `first` and `second` replace `file`. The file is written atomically.
 
     Args:
-        folder: Where to write; by default the folder of the trainer's logs.
-        filename: Name of the file.
+        folder: Output folder; by default that of the trainer's logs.
+        filename: Name of the csv file.
     """
 
     stages = ("test", "predict")
@@ -27,18 +27,16 @@ class PredictionWriter(OutputCollector):
 
     def write(self, collected: EvaluationOutputs) -> Path:
         """Writes the file and returns its path."""
-        named = {"classes": ["class", "probability"], "labels": ["labels"], "numbers": []}[collected.kind]
+        summaries = {"classes": ["class", "probability"], "labels": ["labels"], "numbers": []}[collected.kind]
         files = ["first", "second"] if len(collected.files(0)) > 1 else ["file"]
-        header = [*files, *named, *collected.names]
+        header = [*files, *summaries, *collected.names]
         path = collected.folder / self.filename
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             for i, values in enumerate(collected.predictions.tolist()):
                 summary = _summary(collected, values)
                 writer.writerow([*collected.files(i), *summary, *(f"{value:.6f}" for value in values)])
-        os.replace(partial, path)
         return path
 
 

@@ -33,6 +33,6 @@ def test_class_targets_of_indices_and_probabilities() -> None:
 
 
 @pytest.mark.parametrize("targets", [None, torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([0.5, 1.5])])
-def test_targets_without_one_class_a_sample_are_refused(targets: torch.Tensor | None) -> None:
-    with pytest.raises(ValueError, match="one class a sample"):
+def test_targets_without_one_class_per_sample_are_refused(targets: torch.Tensor | None) -> None:
+    with pytest.raises(ValueError, match="one class per sample to plot"):
         class_targets(_collected(targets))

@@ -29,12 +29,12 @@ from lightning_heads.drawing.sheet import Row
 from tests.helpers import run_processes, trainer_for
 
 IGNORE = 9
-# where the first picture of a sheet lies, and how far it is to the next
+# left and top of the first picture of a sheet, and the distance to the next one
 LEFT, TOP, STEP = 14, 60, 160 + 14
 
 
 class Masks(Dataset[Any]):
-    """Random images whose masks need the red channel alone."""
+    """Random images, and masks that are computed from the values of their channels."""
 
     def __init__(self, size: int, kind: str, side: int = 20) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -79,7 +79,7 @@ class _Mean(nn.Module):
 
 @pytest.fixture
 def sheets(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Row]]:
-    """Rows of every sheet that is drawn, by its title."""
+    """Records the rows of every sheet that is drawn, by its title."""
     drawn: dict[str, list[Row]] = {}
     draw = sample_plot.draw_sheet
 
@@ -155,7 +155,7 @@ def test_pixels_have_the_colors_of_their_class(tmp_path: Path, kind: str) -> Non
     assert hatched.std() > 20
 
 
-def test_the_legend_names_what_is_drawn(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
+def test_the_legend_has_the_classes_that_are_drawn(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
     data, task = Masks(2, "labels"), Segmenter("labels")
     torch.nn.init.constant_(task.model.bias[2], -100)  # the last label is neither true nor predicted
     trainer_for(tmp_path, [MaskPlot(tmp_path, 1)]).test(task, DataLoader(data), verbose=False)
@@ -167,7 +167,7 @@ def test_the_legend_names_what_is_drawn(tmp_path: Path, sheets: dict[str, list[R
 
 
 class Memory(MaskPlot):
-    most = 0
+    most = 0  # samples kept at once
 
     def on_validation_batch_end(self, *args: Any) -> None:
         super().on_validation_batch_end(*args)
@@ -175,7 +175,7 @@ class Memory(MaskPlot):
 
 
 class ImageLogger(Logger):
-    """Takes pictures as `WandbLogger` does."""
+    """Accepts images with the interface of `WandbLogger`."""
 
     name = version = None
 
@@ -191,7 +191,7 @@ class ImageLogger(Logger):
 
 
 class ExperimentLogger(ImageLogger):
-    """Takes pictures as `TensorBoardLogger` does."""
+    """Accepts images with the interface of `TensorBoardLogger`."""
 
     log_image = property()  # type: ignore[assignment]
 
@@ -205,7 +205,7 @@ class ExperimentLogger(ImageLogger):
         self.tags.append((tag, step))
 
 
-def test_every_epoch_is_drawn_and_logged_with_little_memory(tmp_path: Path) -> None:
+def test_every_epoch_is_drawn_and_logged_with_bounded_memory(tmp_path: Path) -> None:
     data, task = Masks(30, "classes"), Segmenter("classes")
     plot, loggers = Memory(tmp_path, 2), [ImageLogger(), ExperimentLogger(), CSVLogger(tmp_path)]
     trainer = trainer_for(tmp_path, [plot], 2, logger=loggers, log_every_n_steps=1)
@@ -226,7 +226,7 @@ def test_sanity_checking_draws_nothing(tmp_path: Path) -> None:
     assert not [*tmp_path.glob("*.png")]
 
 
-def test_a_validation_after_a_fit_names_its_own_files(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
+def test_a_validation_after_a_fit_uses_its_own_data_loader(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
     trainer = trainer_for(tmp_path, [MaskPlot(tmp_path, 1)], 1, log_every_n_steps=1)
     task, other = Segmenter("classes"), Masks(3, "classes")
     other.paths = [Path(f"other/{i}.png") for i in range(3)]
@@ -240,7 +240,7 @@ class Stream(IterableDataset[Any]):
         return iter(Masks(6, "classes"))
 
 
-def test_limits_and_iterables_are_drawn(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
+def test_limited_batches_and_iterable_data_sets_are_drawn(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
     data, task = Masks(12, "classes"), Segmenter("classes")
     trainer = trainer_for(tmp_path, [MaskPlot(tmp_path, 2)], limit_test_batches=2)
     trainer.test(task, DataLoader(data, 3), verbose=False)
@@ -249,7 +249,7 @@ def test_limits_and_iterables_are_drawn(tmp_path: Path, sheets: dict[str, list[R
     assert [row.captions[0] for row in sheets["test masks, fixed"]] == ["0", "1"]
 
 
-def test_what_is_not_predictions_of_masks_draws_nothing(tmp_path: Path) -> None:
+def test_steps_without_predictions_draw_nothing(tmp_path: Path) -> None:
     class Other(Segmenter):
         def test_step(self, batch: Any, batch_idx: int) -> Any:
             return super().test_step(batch, batch_idx)["loss"]
@@ -273,7 +273,7 @@ def test_sizes_of_pictures(height: int, width: int, drawn: tuple[int, int]) -> N
     assert {picture.shape for picture in row.pictures} == {(*drawn, 3)}
 
 
-def test_a_sample_without_pixels_is_never_the_worst() -> None:
+def test_the_iou_of_a_sample_without_valid_pixels_is_one() -> None:
     target = torch.full((2, 4, 4), IGNORE)
     target[1] = 1
     assert MaskPlot().scores(Segmenter("classes"), torch.rand(2, 3, 4, 4), target)[0] == 1
@@ -285,7 +285,7 @@ def test_a_shuffled_loader_is_refused(tmp_path: Path) -> None:
     trainer = trainer_for(tmp_path, [MaskPlot(tmp_path)])
     with (
         pytest.warns(UserWarning, match="shuffling"),
-        pytest.raises(ValueError, match="Expected a loader that does not shuffle"),
+        pytest.raises(ValueError, match="Expected a data loader that does not shuffle"),
     ):
         trainer.test(Segmenter("classes"), DataLoader(Masks(4, "classes"), shuffle=True), verbose=False)
 
@@ -310,9 +310,9 @@ SIX, SHUFFLED = Masks(6, "classes"), SubsetRandomSampler(range(6))
         ({"batch_size": None, "sampler": SHUFFLED}, "SubsetRandomSampler"),
     ],
 )
-def test_samplers_of_another_order_are_refused(tmp_path: Path, settings: dict[str, Any], name: str) -> None:
+def test_samplers_that_change_the_order_are_refused(tmp_path: Path, settings: dict[str, Any], name: str) -> None:
     trainer = trainer_for(tmp_path, [MaskPlot(tmp_path)])
-    with pytest.raises(ValueError, match=f"does not shuffle, .* takes them by {name}"):
+    with pytest.raises(ValueError, match=f"does not shuffle, .* but its sampler is {name}"):
         trainer.test(Segmenter("classes"), DataLoader(SIX, **settings), verbose=False)
 
 
@@ -333,7 +333,7 @@ def test_samplers_that_keep_the_order_name_their_files(
     assert [row.captions[0] for row in sheets["test masks, fixed"]] == files
 
 
-def test_test_time_augmentation_ignores_what_its_task_ignores(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
+def test_test_time_augmentation_uses_the_ignore_index_of_its_task(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
     data, task = Masks(4, "labels"), Segmenter("labels")
     for module in (task, lh.TestTimeAugmentation(task, "flips", beta=1.0)):
         trainer_for(tmp_path, [MaskPlot(tmp_path, 4)]).test(module, DataLoader(data, 2), verbose=False)
@@ -387,7 +387,7 @@ def _lab(colors: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("count", "distance"), [(8, 25), (32, 11), (64, 9), (256, 4)])
-def test_colors_stay_apart(count: int, distance: float) -> None:
+def test_colors_are_distinguishable(count: int, distance: float) -> None:
     lab = _lab(default_palette()[:count])
     distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(count, 1)]
     assert distances.min() > distance

@@ -15,7 +15,7 @@ from lightning_heads.callbacks.plots.restoration import RestorationPlot
 from lightning_heads.drawing.sheet import Row, to_pixels
 from tests.helpers import trainer_for
 
-# where the first picture of a sheet lies, and the room between pictures
+# left and top of the first picture of a sheet, and the margin between pictures
 LEFT, TOP, MARGIN = 14, 60, 14
 
 
@@ -80,7 +80,7 @@ def test_the_same_and_the_worst_images_are_drawn_every_epoch(tmp_path: Path, she
     [(24, 3, 1, 7), (24, 1, 1, 7), (40, 3, 4, 4), (200, 3, 2, 1)],
     ids=["color", "colorization", "enlargement", "large"],
 )
-def test_every_pixel_is_drawn_as_it_is(tmp_path: Path, side: int, channels: int, shrink: int, scale: int) -> None:
+def test_pixels_are_not_interpolated(tmp_path: Path, side: int, channels: int, shrink: int, scale: int) -> None:
     data, task = Pairs(1, side, channels, shrink), _task(channels, shrink)
     trainer_for(tmp_path, [RestorationPlot(tmp_path, 1)]).test(task, DataLoader(data), verbose=False)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_every_pixel_is_drawn_as_it_is(tmp_path: Path, side: int, channels: int,
         assert (shown == pixels.repeat(times, 0).repeat(times, 1)).all()
 
 
-def test_of_a_large_image_the_center_is_shown() -> None:
+def test_large_images_are_center_cropped() -> None:
     target = torch.zeros(3, 700, 600)
     target[:, 94:606, 44:556] = 1
     row = RestorationPlot().draw(_task(), target[:1, ::2, ::2], target, target, 10.0, "")
@@ -104,9 +104,7 @@ def test_of_a_large_image_the_center_is_shown() -> None:
         assert (picture == 255).all()
 
 
-def test_a_broken_prediction_is_the_worst_and_a_perfect_one_the_best(
-    tmp_path: Path, sheets: dict[str, list[Row]]
-) -> None:
+def test_a_nan_prediction_is_the_worst_and_a_perfect_one_the_best(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
     class Broken(lh.TransferModule):
         def activation(self, outputs: Tensor) -> Tensor:
             outputs[1] = torch.nan
@@ -120,7 +118,7 @@ def test_a_broken_prediction_is_the_worst_and_a_perfect_one_the_best(
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
-def test_channels_become_colors(channels: int) -> None:
+def test_images_are_converted_to_rgb(channels: int) -> None:
     image = torch.rand(channels, 5, 7)
     pixels = to_pixels(image)
     assert pixels.shape == (5, 7, 3)
@@ -133,6 +131,6 @@ def test_channels_become_colors(channels: int) -> None:
     assert np.abs(pixels.astype(int) - oracle).max() <= (2 if channels == 4 else 0)
 
 
-def test_numbers_that_are_no_colors_are_drawn() -> None:
+def test_values_outside_the_range_are_clamped() -> None:
     pixels = to_pixels(torch.tensor([[[-1.0, 0.0, 0.5, 2.0, torch.nan, torch.inf]]]))
     assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 0, 255]

@@ -57,13 +57,13 @@ def test_files_hold_the_rounded_values(tmp_path: Path, channels: int, mode: str,
         assert len(np.unique(expected)) > 20
 
 
-def test_every_byte_is_written_as_it_was(tmp_path: Path) -> None:
+def test_8_bit_values_are_written_exactly(tmp_path: Path) -> None:
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     _predict(tmp_path, TensorDataset(values / 255))
     assert np.array_equal(_read(tmp_path / "predicted_images" / "000000.png")[1], values[0, 0].numpy())
 
 
-def test_values_that_no_byte_has_are_clamped(tmp_path: Path) -> None:
+def test_values_outside_the_range_are_clamped(tmp_path: Path) -> None:
     values = torch.tensor([-0.3, 1.4, torch.inf, -torch.inf, torch.nan, 0.25]).view(1, 1, 1, 6)
     _predict(tmp_path, TensorDataset(values))
     assert _read(tmp_path / "predicted_images" / "000000.png")[1].tolist() == [[0, 255, 255, 0, 0, 64]]
@@ -95,11 +95,11 @@ def test_images_are_named_like_their_files(
     assert f"Wrote 4 images to {folder}" in capsys.readouterr().out
 
 
-def test_a_folder_of_images_is_not_written_over(tmp_path: Path, make_image: MakeImage) -> None:
+def test_images_of_the_data_set_are_not_overwritten(tmp_path: Path, make_image: MakeImage) -> None:
     file = make_image("photos/a.png")
     contents = file.read_bytes()
     data = ImageDataset([file], None, channels=1, size=ResizeTo((9, 12), "squish"))
-    with pytest.raises(ValueError, match=r"another than the data's, but .*a.png would be replaced"):
+    with pytest.raises(ValueError, match=r"differ from the folders of the data, but .*a.png would be overwritten"):
         _predict(tmp_path, data, file.parent)
     assert file.read_bytes() == contents
 
@@ -112,7 +112,7 @@ def test_a_folder_of_images_is_not_written_over(tmp_path: Path, make_image: Make
         ((3,), r"of \(b, c, h, w\) to write as images, but got \(2, 3\)"),
     ],
 )
-def test_predictions_that_are_no_images_are_refused(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
+def test_predictions_that_are_not_images_are_refused(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=f"Expected predictions {message}"):
         _predict(tmp_path, TensorDataset(torch.zeros(2, *shape)))
     assert not (tmp_path / "predicted_images").exists()
@@ -129,7 +129,7 @@ def test_restored_images_are_written(tmp_path: Path) -> None:
         assert len(np.unique(pixels)) > 20
 
 
-def test_no_other_input_is_replaced(tmp_path: Path, make_image: MakeImage) -> None:
+def test_other_inputs_are_not_overwritten(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("photos/a.png", "photos/out/a.png"):
         make_image(name)
     data = lh.RestorationData(
@@ -140,20 +140,20 @@ def test_no_other_input_is_replaced(tmp_path: Path, make_image: MakeImage) -> No
         num_workers=0,
     )
     kept = (tmp_path / "photos/out/a.png").read_bytes()
-    with pytest.raises(ValueError, match=r"out/a.png would be replaced"):
+    with pytest.raises(ValueError, match=r"out/a.png would be overwritten"):
         trainer_for(tmp_path, [ImageWriter(tmp_path / "photos/out")]).predict(Same(), data)
     assert (tmp_path / "photos/out/a.png").read_bytes() == kept
 
 
-def test_no_target_is_replaced(tmp_path: Path, make_image: MakeImage) -> None:
+def test_targets_are_not_overwritten(tmp_path: Path, make_image: MakeImage) -> None:
     for i in range(4):
         make_image(f"bad/{i}.png", seed=i)
         make_image(f"good/{i}.png", seed=9 + i)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-    # the data set that is predicted knows no targets
+    # the data set of `predict` has no targets
     data = lh.RestorationData(
         tmp_path / "bad", targets=tmp_path / "good", predict_root=tmp_path / "bad", image_size=32, num_workers=0
     )
-    with pytest.raises(ValueError, match=r"another than the data's, but .*good/0.png would be replaced"):
+    with pytest.raises(ValueError, match=r"differ from the folders of the data, but .*good/0.png would be overwritten"):
         trainer_for(tmp_path, [ImageWriter(tmp_path / "good")]).predict(Same(), data)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == kept

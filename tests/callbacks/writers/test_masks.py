@@ -89,7 +89,7 @@ def test_masks_have_the_size_of_their_files(tmp_path: Path, files: list[Path], b
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("extension", ["jpg", "tif", "png"])
-def test_photographs_are_turned_upright(tmp_path: Path, extension: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, extension: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / f"photo.{extension}"
@@ -102,7 +102,7 @@ def test_photographs_are_turned_upright(tmp_path: Path, extension: str, orientat
     assert (mask == _resized(task, data, 0).argmax(dim=0).numpy()).mean() > 0.999
 
 
-def test_files_that_differ_by_extension_get_masks_of_their_own(tmp_path: Path, make_image: MakeImage) -> None:
+def test_files_that_differ_by_extension_get_separate_masks(tmp_path: Path, make_image: MakeImage) -> None:
     names = ["a.png", "a.jpg", "a.jpg.png", "b.png", "c/b.png"]
     files = [make_image(f"photos/{name}", seed=i) for i, name in enumerate(names)]
     _predict(tmp_path, Segmenter(), _dataset([*files, files[0]]))
@@ -128,7 +128,7 @@ def test_each_label_has_a_folder(tmp_path: Path, files: list[Path], first: str, 
             assert {*np.unique(mask).tolist()} == {0, 255}
 
 
-def test_one_channel_needs_no_folder(tmp_path: Path, files: list[Path]) -> None:
+def test_masks_of_one_channel_are_in_the_folder_itself(tmp_path: Path, files: list[Path]) -> None:
     task, data = Segmenter(1), _dataset(files)
     _predict(tmp_path, task, data)
     mask = _read(tmp_path / "masks" / "0" / "0.png")[1]
@@ -150,7 +150,7 @@ class Stream(IterableDataset[Tensor]):
 
 @pytest.mark.parametrize("data", [Plain(), Stream()], ids=["map", "stream"])
 @pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
-def test_data_without_paths_is_named_by_index(tmp_path: Path, data: Dataset[Any]) -> None:
+def test_masks_of_data_without_paths_are_named_by_index(tmp_path: Path, data: Dataset[Any]) -> None:
     task = Segmenter()
     _predict(tmp_path, task, data, batch_size=2)
     assert _masks(tmp_path) == [*(f"00000{i}.png" for i in range(5)), "classes.csv"]
@@ -169,7 +169,7 @@ def test_several_loaders_are_refused(tmp_path: Path) -> None:
         trainer_for(tmp_path, [MaskWriter()]).predict(Two(), [DataLoader(Plain()), DataLoader(Plain())])
 
 
-def test_a_palette_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_palette_is_written(tmp_path: Path) -> None:
     palette = [[i, 255 - i, 7] for i in range(256)]
     _predict(tmp_path, Segmenter(256), Plain(), palette=palette)
     mode, mask, written = _read(tmp_path / "masks" / "000000.png")
@@ -178,10 +178,10 @@ def test_a_palette_of_ones_own(tmp_path: Path) -> None:
     assert written == [value for color in palette for value in color]
 
 
-def test_a_folder_of_images_is_not_written_over(tmp_path: Path, files: list[Path]) -> None:
+def test_images_of_the_data_set_are_not_overwritten(tmp_path: Path, files: list[Path]) -> None:
     contents = files[0].read_bytes()
     trainer = trainer_for(tmp_path, [MaskWriter(tmp_path / "photos")])
-    with pytest.raises(ValueError, match=r"another than the data's, but .*0/0.png would be replaced"):
+    with pytest.raises(ValueError, match=r"differ from the folders of the data, but .*0/0.png would be overwritten"):
         trainer.predict(Segmenter(), DataLoader(_dataset(files)))
     assert files[0].read_bytes() == contents
 
@@ -203,7 +203,7 @@ def _contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["folder", "link"])
-def test_no_mask_of_the_data_is_written_over(tmp_path: Path, shapes_folder: Path, link: bool) -> None:
+def test_masks_of_the_data_set_are_not_overwritten(tmp_path: Path, shapes_folder: Path, link: bool) -> None:
     kept = _contents(shapes_folder)
     folder = shapes_folder / "masks"
     if link:
@@ -211,14 +211,16 @@ def test_no_mask_of_the_data_is_written_over(tmp_path: Path, shapes_folder: Path
         folder.symlink_to(shapes_folder / "masks")
     data = _mask_data(shapes_folder, resize="squish")
     for source in (data, data.test_dataloader()):
-        with pytest.raises(ValueError, match=r"another than the data's, but .*png would be replaced"):
+        with pytest.raises(ValueError, match=r"differ from the folders of the data, but .*png would be overwritten"):
             trainer_for(tmp_path, [MaskWriter(folder)]).predict(Segmenter(2), source)
     assert _contents(shapes_folder) == kept
 
 
-def test_by_default_masks_lie_beside_those_of_the_data(shapes_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_folder_differs_from_that_of_the_data(
+    shapes_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = _contents(shapes_folder)
-    for _ in range(2):  # the second run may replace what the first wrote
+    for _ in range(2):  # the second run may overwrite the files of the first
         trainer_for(shapes_folder, [MaskWriter()]).predict(Segmenter(2), _mask_data(shapes_folder))
         assert f"Wrote masks of 2 images to {shapes_folder / 'predicted_masks'}" in capsys.readouterr().out
     assert len([*shapes_folder.glob("predicted_masks/*.png")]) == 2
@@ -226,7 +228,7 @@ def test_by_default_masks_lie_beside_those_of_the_data(shapes_folder: Path, caps
 
 
 @pytest.mark.parametrize("targets", [[0, 1, 2, 3, 4], torch.arange(5), ["cat"] * 5, [(0, 1)] * 5])
-def test_targets_that_are_no_files_do_not_matter(tmp_path: Path, targets: Any) -> None:
+def test_targets_that_are_not_files_are_accepted(tmp_path: Path, targets: Any) -> None:
     data = Plain()
     data.targets = targets  # type: ignore[attr-defined]
     _predict(tmp_path, Segmenter(), data)
@@ -234,16 +236,16 @@ def test_targets_that_are_no_files_do_not_matter(tmp_path: Path, targets: Any) -
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "none"])
-def test_masks_of_cut_or_padded_images_are_refused(tmp_path: Path, shapes_folder: Path, resize: Any) -> None:
+def test_masks_of_cropped_or_padded_images_are_refused(tmp_path: Path, shapes_folder: Path, resize: Any) -> None:
     trainer = trainer_for(tmp_path, [MaskWriter(tmp_path / "masks")])
     with pytest.raises(
-        ValueError, match=r"all of .*png, but it is 40x32 pixels .* 24x24: predict with the data module"
+        ValueError, match=r"all of .*png, but the file is 40x32 pixels .* 24x24: predict with the data module"
     ):
         trainer.predict(Same(2), _mask_data(shapes_folder, resize=resize).test_dataloader())
     assert not [*tmp_path.glob("masks/*.png")]
 
 
-def test_masks_of_square_photographs_that_are_cut_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
+def test_masks_of_cropped_square_images_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
     data = ImageDataset([make_image("a.png", (40, 40))], None, channels=3, size=ResizeTo((24, 24), "none"))
     with pytest.raises(ValueError, match=r"Expected a prediction of all of .*a.png"):
         _predict(tmp_path, Same(3), data)
@@ -251,7 +253,7 @@ def test_masks_of_square_photographs_that_are_cut_are_refused(tmp_path: Path, ma
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "none", "squish"])
 @pytest.mark.parametrize("size", [(40, 32), (17, 61), (200, 2), (24, 24)])
-def test_masks_of_whole_images_are_written(
+def test_masks_of_uncropped_images_are_written(
     tmp_path: Path, make_image: MakeImage, resize: str, size: tuple[int, int]
 ) -> None:
     data = ImageDataset([make_image("a.png", size)], None, channels=3, size=ResizeTo((24, 24), resize, whole=True))
@@ -270,7 +272,7 @@ def test_test_masks_of_squished_images_fit_their_files(tmp_path: Path, shapes_fo
         assert (true & predicted).sum() > 0.85 * (true | predicted).sum()
 
 
-def test_predictions_that_are_no_masks_are_refused(tmp_path: Path) -> None:
+def test_predictions_that_are_not_masks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected predictions of \(b, c, h, w\) .* but got \(1, 3\)"):
         _predict(tmp_path, lh.TransferModule(nn.Identity(), nn.MSELoss()), _Vectors())
     with pytest.raises(ValueError, match=r"Expected 256 classes or fewer, .* but got 257"):

@@ -34,7 +34,7 @@ def test_writes_file_class_and_probabilities(
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_writes_numbers_of_a_regression_and_of_a_test(class_folder: Path, tmp_path: Path) -> None:
+def test_writes_the_numbers_of_a_regression_in_a_test(class_folder: Path, tmp_path: Path) -> None:
     files = sorted(class_folder.rglob("*.png"))
     table = tmp_path / "table.csv"
     table.write_text(

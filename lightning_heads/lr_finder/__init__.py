@@ -1,4 +1,4 @@
-"""The learning rate finder."""
+"""Learning rate finder."""
 
 from .curve import LRCurve
 from .search import lr_find

@@ -1,4 +1,4 @@
-"""What a search over learning rates found: the curve of losses and the learning rates it suggests."""
+"""Result of the learning rate finder: the loss over the learning rate, and the learning rates it suggests."""
 
 import math
 from array import array
@@ -15,25 +15,26 @@ from ..drawing.figure import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BETA = 0.98  # of fastai's AvgSmoothLoss
-_LAST = 5  # rungs that fastai drops at the end, where the loss diverges
-_MIN_POINTS = 16  # `slide` compares slopes 15 rungs apart
-_DEVIATIONS = 3.0  # standard errors that a fall must exceed
-_MIN_FALL = 1e-3  # as a fraction of the loss at the start
+_BETA = 0.98  # decay of fastai's AvgSmoothLoss
+_NUM_DROPPED = 5  # last points, which fastai drops as the loss diverges there
+_MIN_POINTS = 16  # `slide` compares slopes 15 points apart
+_STANDARD_ERRORS = 3.0  # by which the loss must fall
+_MIN_FALL = 1e-3  # by which the loss must fall, as a fraction of its value at the start
 
 
 @dataclass(frozen=True)
 class LRCurve:
-    """Smoothed loss over learning rate, one point an optimizer step (Smith 2017), and fastai's four readings of it.
+    """Smoothed loss over learning rate, one point an optimizer step (Smith 2017), with fastai's four suggestions.
 
-    Every reading raises a ValueError where the curve says nothing: there are fewer than 16 points, or the loss does not
-    fall. It falls if, of the raw losses up to the lowest smoothed one, the last quarter is on average below the first
-    by 0.1 % and by three standard errors of that difference, as losses of neighboring steps vary.
+    Every suggestion raises a ValueError if the curve has fewer than 16 points or the loss does not fall. It falls if,
+    of the raw losses up to the lowest smoothed loss, the mean of the last quarter is below the mean of the first
+    quarter by more than 0.1 % and by more than three standard errors of the difference, which are estimated from the
+    differences of successive losses.
 
     Attributes:
         lrs: Learning rates of the last parameter group.
         losses: Smoothed losses.
-        raw_losses: Losses before smoothing; without them, noise is read off the smoothed ones.
+        raw_losses: Losses before smoothing; if empty, the noise is estimated from the smoothed losses.
 
     >>> curve = LRCurve([10.0**-k for k in range(20, 0, -1)], [*range(30, 11, -1), 60])
     >>> f"{curve.minimum:.0e}"
@@ -46,34 +47,34 @@ class LRCurve:
 
     @classmethod
     def from_run(cls, lrs: Sequence[float], losses: Sequence[float], num_steps: int) -> "LRCurve":
-        """Returns the curve of a run, smoothed, without its start and end as fastai's `lr_find` has it.
+        """Smooths the losses of a run and drops the first tenth and the last five points, as fastai's `lr_find` does.
 
-        A run that would keep fewer than 16 points is kept whole.
+        If fewer than 16 points would remain, every point with a finite smoothed loss is kept.
 
         Args:
             lrs: Learning rates, one an optimizer step.
-            losses: Raw losses, of which only the last may not be finite.
-            num_steps: Steps that the run was meant to have.
+            losses: Raw losses, of which only the last may be non-finite.
+            num_steps: Planned number of optimizer steps.
         """
         smoothed = smooth(losses)
         count = len(losses) if math.isfinite(smoothed[-1]) else len(losses) - 1
-        first, stop = num_steps // 10, len(losses) - _LAST
-        if math.isnan(smoothed[-1]):  # fastai goes on to the end then, and cuts there first
-            stop = min(count, num_steps - _LAST)
+        first, stop = num_steps // 10, len(losses) - _NUM_DROPPED
+        if math.isnan(smoothed[-1]):  # fastai does not stop at NaN, and drops the last points of all `num_steps`
+            stop = min(count, num_steps - _NUM_DROPPED)
         if stop - first < _MIN_POINTS:
             first, stop = 0, count
         return cls([*lrs[first:stop]], smoothed[first:stop], [*losses[first:stop]])
 
     @property
     def suggestion(self) -> float:
-        """The learning rate to take: `valley`."""
+        """The recommended learning rate: `valley`."""
         return self.valley
 
     @property
     def valley(self) -> float:
-        """Half way down the longest row of falling losses, others between them left out; fastai's `valley`."""
+        """Learning rate half way down the longest decreasing subsequence of the losses: fastai's `valley`."""
         self._check()
-        losses = array("f", self.losses)  # equal where single precision has them so, as in fastai
+        losses = array("f", self.losses)  # compared in single precision, as in fastai
         lengths: list[int] = []
         for i, loss in enumerate(losses):
             lengths.append(1 + max((lengths[j] for j in range(i) if losses[j] > loss), default=0))
@@ -82,7 +83,7 @@ class LRCurve:
 
     @property
     def slide(self) -> float:
-        """Where, from the end back, slopes 15 rungs apart first are alike; fastai's `slide`."""
+        """Learning rate where, from the end back, slopes 15 points apart stop differing by 0.005: fastai's `slide`."""
         self._check()
         losses = self.losses
         inner = [(after - before) / 2 for before, after in zip(losses, losses[2:], strict=False)]
@@ -96,13 +97,13 @@ class LRCurve:
 
     @property
     def minimum(self) -> float:
-        """A tenth of the learning rate with the lowest loss; fastai's `minimum`."""
+        """A tenth of the learning rate with the lowest loss: fastai's `minimum`."""
         self._check()
         return self.lrs[self.losses.index(min(self.losses))] / 10
 
     @property
     def steep(self) -> float:
-        """Where the loss falls most steeply over the logarithm of the learning rate; fastai's `steep`."""
+        """Learning rate where the loss falls most steeply over its logarithm: fastai's `steep`."""
         self._check()
         logs = [math.log(lr) for lr in self.lrs]
         slopes = [(self.losses[i + 1] - self.losses[i]) / (logs[i + 1] - logs[i]) for i in range(len(self.losses) - 1)]
@@ -112,14 +113,14 @@ class LRCurve:
         return f"LRCurve({len(self.lrs)} points)"
 
     def suggestions(self) -> dict[str, float]:
-        """Returns all four readings by their names."""
+        """Returns all four suggestions by name."""
         return {"valley": self.valley, "slide": self.slide, "minimum": self.minimum, "steep": self.steep}
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draws the loss over the learning rate, and the suggestions if there are any; needs the extra `plots`.
+        """Plots the loss over the learning rate, with the suggestions if there are any; needs the extra `plots`.
 
         Args:
-            path: Picture file to write as well.
+            path: Image file to which the plot is also saved.
         """
         figure = new_figure(6.4, 4.2)
         axes = figure.add_subplot()
@@ -135,9 +136,9 @@ class LRCurve:
         return figure
 
     def _check(self) -> None:
-        flaw = self._problem()
-        if flaw is not None:
-            raise ValueError(flaw)
+        problem = self._problem()
+        if problem is not None:
+            raise ValueError(problem)
 
     def _problem(self) -> str | None:
         if len(self.losses) < _MIN_POINTS:
@@ -146,11 +147,11 @@ class LRCurve:
                 "more steps, or lower `min_lr` if the loss diverged"
             )
         lowest = self.losses.index(min(self.losses))
-        before = (self.raw_losses or self.losses)[: lowest + 1]
-        quarter = max(len(before) // 4, 1)
-        start, end = fmean(before[:quarter]), fmean(before[-quarter:])
-        variance = fmean([(b - a) ** 2 / 2 for a, b in pairwise(before)] or [0.0])
-        needed = max(_DEVIATIONS * math.sqrt(2 * variance / quarter), _MIN_FALL * abs(start))
+        until_lowest = (self.raw_losses or self.losses)[: lowest + 1]
+        quarter = max(len(until_lowest) // 4, 1)
+        start, end = fmean(until_lowest[:quarter]), fmean(until_lowest[-quarter:])
+        variance = fmean([(b - a) ** 2 / 2 for a, b in pairwise(until_lowest)] or [0.0])
+        needed = max(_STANDARD_ERRORS * math.sqrt(2 * variance / quarter), _MIN_FALL * abs(start))
         if start - end <= needed:
             return (
                 f"Expected the loss to fall by more than its noise, {needed:.2g}, but it went from {start:.4g} to "
@@ -161,7 +162,7 @@ class LRCurve:
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
-    """Returns the exponential moving average of losses, 0.98 of it old, free of bias: fastai's `AvgSmoothLoss`.
+    """Returns the bias-corrected exponential moving average of losses, of decay 0.98: fastai's `AvgSmoothLoss`.
 
     >>> [round(value, 3) for value in smooth([1.0, 3.0])]
     [1.0, 2.01]

@@ -1,4 +1,4 @@
-"""The search for a learning rate."""
+"""Learning rate finder: trains with an increasing learning rate and records the loss."""
 
 import math
 import warnings
@@ -20,12 +20,12 @@ from ..optim.param_groups import base_rates, gather_groups, set_lr
 from .curve import LRCurve, smooth
 from .snapshot import preserved_state
 
-# Lightning's advice on validation and logging, which the search does without
+# warnings about validation and logging, which are disabled during the search
 _IRRELEVANT = ("You defined a `validation_step`", "The number of training batches")
 
 
 class Frozen(Protocol):
-    """What trains in a phase; see `freeze_to`."""
+    """Which parameter groups of a phase are frozen, and how; see `freeze_to`."""
 
     @property
     def train_from(self) -> int:
@@ -43,7 +43,7 @@ class PhaseSchedule(Protocol):
     """A callback that trains in phases."""
 
     def first_phase(self, rates: list[float]) -> Frozen:
-        """Returns what training starts with, for a task with these learning rates, one a parameter group."""
+        """Returns the first phase for a task with these learning rates, one a parameter group."""
         ...
 
 
@@ -60,42 +60,44 @@ def lr_find(
     stop_div: bool = True,
     progress: bool = True,
 ) -> LRCurve:
-    """Trains for some steps while the learning rate rises, and returns the loss over it: fastai's `lr_find`.
+    """Trains for some steps while the learning rate rises exponentially, and returns the losses: fastai's `lr_find`.
 
-    The trainer's own settings apply, but those of its length, validation, logs and checkpoints, and no callback takes
-    part but those whose class says `in_lr_find = True`. Afterwards the trainer, the task, the data and all random
-    states are as before, to the bit. Source: Smith 2017, "Cyclical learning rates for training neural networks".
+    The trainer's settings apply, except for those of its length, validation, logging and checkpoints. Only callbacks
+    whose class has `in_lr_find = True` are called. Afterwards, the trainer, the task, the data and the random state are
+    restored bit-exactly. Source: Smith 2017, "Cyclical learning rates for training neural networks".
 
     Args:
-        trainer: The trainer that is to fit the task, new or used.
+        trainer: The trainer that will fit the task, new or used.
         task: Any module with one optimizer. Learning rates of its groups keep their ratios; schedulers have no effect.
         data: A data module, a loader or loaders of training batches, or None for the task's own.
         min_lr: Learning rate of the last group at the first step.
-        max_lr: Learning rate that a step after the last would have.
-        num_steps: Optimizer steps. The data are gone through as often as that needs.
-        train_from: First parameter group that trains, fastai's `freeze_to`. None is what the trainer's schedule of
-            phases starts with, with its `norm`, or without one the task as it is.
-        norm: What normalization layers of the frozen groups do; see `freeze_to`.
-        stop_div: Whether to stop where the loss has risen to four times its lowest. It stops where it is not finite.
+        max_lr: Learning rate that the step after the last one would have.
+        num_steps: Number of optimizer steps. The data are repeated as often as needed.
+        train_from: First parameter group that trains, fastai's `freeze_to`. By default it and `norm` are those of the
+            first phase of the trainer's schedule; without a schedule, nothing is frozen or unfrozen.
+        norm: What normalization layers of the frozen groups do, if `train_from` is given: `train` trains them, `stats`
+            only updates their running statistics, `eval` fixes both and disables dropout; see `freeze_to`.
+        stop_div: Whether to stop when the smoothed loss exceeds four times its lowest value. A non-finite loss always
+            stops the search.
         progress: Whether to show a progress bar, if the trainer has one.
 
     Raises:
         ValueError: If an argument is out of range, the task does not have one optimizer with a learning rate, the
-            strategy starts processes that hand no losses back, there is no batch to train on, or the first loss is not
-            finite.
+            strategy spawns processes, which do not return their losses, there is no training batch, or the first loss
+            is not finite.
     """
     if not 0 < min_lr < max_lr < math.inf:
-        raise ValueError(f"Expected `min_lr` and `max_lr` to be positive and rise, but got {min_lr} and {max_lr}")
+        raise ValueError(f"Expected 0 < `min_lr` < `max_lr`, both finite, but got {min_lr} and {max_lr}")
     if not isinstance(num_steps, int) or num_steps < 1:
         raise ValueError(f"Expected `num_steps` to be a positive integer, but got {num_steps}")
     check_norm(norm)
     if not task.automatic_optimization:
-        raise ValueError("Expected a task with one optimizer, stepped by Lightning, but it optimizes manually")
+        raise ValueError("Expected a task with automatic optimization, but it optimizes manually")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ValueError(
-            "Expected a strategy that trains in this process, such as `ddp`, but it starts others to train"
+            "Expected a strategy that trains in this process, such as `ddp`, but it spawns processes that train"
         )
-    module = getattr(task, "_orig_mod", task)  # of a compiled task
+    module = getattr(task, "_orig_mod", task)  # of a task that `torch.compile` wraps
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     schedule = next((c for c in callbacks if isinstance(c, PhaseSchedule)), None)
     chosen = [c for c in callbacks if getattr(type(c), "in_lr_find", False)]
@@ -107,11 +109,11 @@ def lr_find(
     ):
         for message in _IRRELEVANT:
             warnings.filterwarnings("ignore", message)
-        freezing = schedule if train_from is None else _Fixed(train_from, norm)
+        freezing = schedule if train_from is None else _FixedPhase(train_from, norm)
         sweep = _LRSweep(min_lr, max_lr, num_steps, freezing, stop_div, bar)
         _remove_limits(trainer, num_steps)
         trainer.callbacks = [sweep, *chosen]  # type: ignore[attr-defined]
-        vars(module)["configure_callbacks"] = list  # the task's own take no part
+        vars(module)["configure_callbacks"] = list  # the task's own callbacks are not called
         trainer.fit(task, data)
     if not sweep.losses:
         raise ValueError("Expected at least one training batch with a loss, but there is none")
@@ -119,7 +121,7 @@ def lr_find(
 
 
 def _remove_limits(trainer: Any, num_steps: int) -> None:
-    """Frees a trainer from limits, past progress, validation and logs."""
+    """Gives a trainer a new fit loop, limited by steps alone, and disables validation, logging and profiling."""
     trainer.fit_loop = type(trainer.fit_loop)(trainer, min_epochs=0, max_epochs=-1)
     trainer.fit_loop.epoch_loop.max_steps = num_steps
     trainer.limit_val_batches = 0
@@ -128,7 +130,9 @@ def _remove_limits(trainer: Any, num_steps: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Fixed:
+class _FixedPhase:
+    """A schedule of one phase, which trains the groups from `train_from`."""
+
     train_from: int
     norm: NormPolicy
 
@@ -138,15 +142,17 @@ class _Fixed:
 
 @dataclass
 class _FrozenState:
+    """Which parameter groups are frozen during the search; for `FeatureCache`."""
+
     first: int
     norm: NormPolicy
     start: int = 0
 
 
 class _LRSweep(L.Callback):
-    """Raises the learning rate before every optimizer step and notes the loss after it."""
+    """Raises the learning rate before every optimizer step and records the loss after it."""
 
-    can_end_early = False  # for `FeatureCache`, as is `phase_covering`
+    can_end_early = False  # read by `FeatureCache`, which also calls `phase_covering`
 
     def __init__(
         self,
@@ -168,11 +174,11 @@ class _LRSweep(L.Callback):
         self._frozen: _FrozenState | None = None
 
     def phase_covering(self, start: int, stop: int) -> "_FrozenState | None":
-        """Returns what is held throughout."""
+        """Returns the frozen groups, which are the same at every step, or None without freezing."""
         return self._frozen
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Reads the ratios of learning rates, and drops schedulers, which would set others."""
+        """Reads the ratios of the groups' learning rates and removes schedulers, which would change them."""
         if len(trainer.optimizers) != 1 or not all("lr" in group for group in trainer.optimizers[0].param_groups):
             raise ValueError("Expected `configure_optimizers` to return one optimizer with learning rates")
         trainer.strategy.lr_scheduler_configs = []
@@ -190,7 +196,7 @@ class _LRSweep(L.Callback):
         freeze_optimizer_groups(trainer, pl_module, self._frozen.first, self._frozen.norm)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        """Sets learning rates here, after whatever else may set them."""
+        """Sets the learning rates in the last hook before the step, so that values set earlier are overwritten."""
         lr = self.min_lr * (self.max_lr / self.min_lr) ** (trainer.global_step / self.num_steps)
         for group, ratio in zip(optimizer.param_groups, self._ratios, strict=True):
             set_lr(group, lr * ratio)
@@ -199,7 +205,7 @@ class _LRSweep(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if isinstance(outputs, Mapping) and outputs:
-            # divided by Lightning, as gradients add up
+            # Lightning divides the loss when it accumulates gradients
             self._step_losses.append(outputs["loss"].detach().float() * trainer.accumulate_grad_batches)
         if trainer.global_step == self._steps or not self._step_losses:
             return

@@ -1,4 +1,4 @@
-"""Puts a trainer, a task and its data back to the bit after a trial run."""
+"""Snapshots a trainer, a task and its data, and restores them bit-exactly after a trial run."""
 
 import random
 from collections import deque
@@ -18,39 +18,41 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ..utils.random_state import random_state, restore_random_state
 
-_Undo = Callable[[], Any]
+_Restore = Callable[[], Any]
 
 _CONTAINERS = (dict, list, set, deque)
-_LONGEST = 100  # items of a container that is searched for generators: longer ones hold file names and samples
+_MAX_ITEMS = 100  # longest container whose items are searched; longer ones hold file names and samples
 _OPAQUE = (type, ModuleType, L.Trainer, Tensor, _BaseDataLoaderIter)
 
 
 @contextmanager
 def preserved_state(trainer: L.Trainer, task: L.LightningModule, *others: object) -> Iterator[None]:
-    """Puts everything back when left, also by an exception, so that a fit that follows is as if nothing had happened.
+    """Snapshots trainer, task, data and random state; restores them bit-exactly on exit or exception.
+
+    These are restored, so that a later fit gives the same result as without the block:
 
     - random state of Python, NumPy, torch and its CUDA device, and of generators found in the task and the others
-    - parameters, buffers and other tensors of the task, what requires gradients, training modes, attributes, and
-      optimizers that it keeps
-    - attributes of the trainer, its strategy, precision, loops and connectors, with callbacks, loggers, progress,
-      limits, metrics, optimizers and gradient scaler
-    - attributes and states of the others: loaders, samplers, datasets, data modules and callbacks. A loader's workers
-      that persist are left alone, others take their place meanwhile
+    - parameters, buffers and other tensors of the task, `requires_grad`, training modes, attributes, and optimizers
+      that are its attributes
+    - attributes of the trainer, its strategy, precision plugin, loops and connectors, with callbacks, loggers,
+      progress, limits, metrics, optimizers and gradient scaler
+    - attributes and state dicts of the others: loaders, samplers, data sets, data modules and callbacks. Persistent
+      workers of a loader are not used within the block; the loader starts new ones
 
-    What lies deeper, such as arrays that a dataset changes in place, or files that are written, is not seen.
+    State that is nested deeper, such as arrays that a data set changes in place, and files are not restored.
 
     Args:
         trainer: The trainer.
         task: The module that is fitted.
-        others: What else takes part: data, callbacks.
+        *others: Data and callbacks that are used in the block.
     """
-    with ExitStack() as undo:
-        undo.callback(restore_random_state, random_state())
+    with ExitStack() as stack:
+        stack.callback(restore_random_state, random_state())
         for part in _trainer_parts(trainer):
-            undo.callback(_attributes(part))
+            stack.callback(_snapshot_attributes(part))
         for found in _reachable([task, *task.modules(), *others]):
-            for restore in _state(found):
-                undo.callback(restore)
+            for restore in _snapshot(found):
+                stack.callback(restore)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             setattr(trainer.precision_plugin, "scaler", deepcopy(scaler))  # noqa: B010  # few plugins have one
@@ -58,7 +60,7 @@ def preserved_state(trainer: L.Trainer, task: L.LightningModule, *others: object
 
 
 def _trainer_parts(trainer: L.Trainer) -> Iterator[object]:
-    """Gives the trainer, its strategy and precision, and what of Lightning's own it consists of: loops, connectors."""
+    """Yields the trainer, its strategy and precision plugin, and Lightning's own parts of it: loops, connectors."""
     yield trainer.strategy
     yield trainer.precision_plugin
     seen, found = {id(trainer)}, [trainer]
@@ -66,51 +68,52 @@ def _trainer_parts(trainer: L.Trainer) -> Iterator[object]:
         part = found.pop()
         yield part
         for value in vars(part).values():
-            room = type(value).__module__.startswith(("lightning.pytorch.trainer", "lightning.pytorch.loops"))
-            if room and hasattr(value, "__dict__") and id(value) not in seen:
+            is_lightnings = type(value).__module__.startswith(("lightning.pytorch.trainer", "lightning.pytorch.loops"))
+            if is_lightnings and hasattr(value, "__dict__") and id(value) not in seen:
                 seen.add(id(value))
                 found.append(value)
 
 
 def _reachable(roots: Iterable[object]) -> Iterator[object]:
-    """Gives objects and what they hold in attributes and short containers."""
+    """Yields objects and all objects that are reachable by attributes and items of short containers."""
     found = [*roots]
-    seen: dict[int, object] = {}  # keeps them too, as identities of the gone are given again
+    seen: dict[int, object] = {}  # keeps the objects alive, as the `id` of a deleted one may be reused
     while found:
         value = found.pop()
         if id(value) in seen or isinstance(value, _OPAQUE):
             continue
         seen[id(value)] = value
         yield value
-        if isinstance(value, (*_CONTAINERS, tuple)) and len(value) <= _LONGEST:
+        if isinstance(value, (*_CONTAINERS, tuple)) and len(value) <= _MAX_ITEMS:
             found += value.values() if isinstance(value, dict) else value
         found += getattr(value, "__dict__", {}).values()
 
 
-def _state(value: object) -> Iterator[_Undo]:
-    generator = _generator(value)
+def _snapshot(value: object) -> Iterator[_Restore]:
+    """Yields functions that restore the present state of an object."""
+    generator = _snapshot_generator(value)
     if generator is not None:
         yield generator
     elif isinstance(value, Optimizer):
-        yield _saved(value)
+        yield _snapshot_state_dict(value)
     elif isinstance(value, nn.Module):
-        yield _attributes(value)
+        yield _snapshot_attributes(value)
         for attribute in [*vars(value).values()]:
             items = attribute.values() if isinstance(attribute, dict) else [attribute]
-            yield from (_tensor(item) for item in items if isinstance(item, Tensor))
+            yield from (_snapshot_tensor(item) for item in items if isinstance(item, Tensor))
     elif isinstance(value, (Dataset, L.LightningDataModule, L.Callback)) or _is_iterable(value):
-        yield _attributes(value)
+        yield _snapshot_attributes(value)
         if callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None)):
-            yield _saved(value)
+            yield _snapshot_state_dict(value)
         if isinstance(value, DataLoader):
             value._iterator = None
     elif isinstance(value, _CONTAINERS):
-        yield _container(value)
+        yield _snapshot_container(value)
     elif hasattr(value, "__dict__"):
-        yield _attributes(value)
+        yield _snapshot_attributes(value)
 
 
-def _saved(value: Any) -> _Undo:
+def _snapshot_state_dict(value: Any) -> _Restore:
     state = deepcopy(value.state_dict())
     return lambda: value.load_state_dict(state)
 
@@ -119,10 +122,10 @@ def _is_iterable(value: object) -> bool:
     return hasattr(value, "__dict__") and hasattr(type(value), "__iter__")
 
 
-def _attributes(value: object) -> _Undo:
+def _snapshot_attributes(value: object) -> _Restore:
     attributes = vars(value)
     saved = dict(attributes)
-    containers = [_container(held) for held in saved.values() if isinstance(held, _CONTAINERS)]
+    containers = [_snapshot_container(container) for container in saved.values() if isinstance(container, _CONTAINERS)]
 
     def restore() -> None:
         attributes.clear()
@@ -133,25 +136,25 @@ def _attributes(value: object) -> _Undo:
     return restore
 
 
-def _container(held: Any) -> _Undo:
-    """Keeps a container's items, and puts them back only where they changed: it may be a frozen one."""
-    content = dict(held) if isinstance(held, dict) else [*held]
+def _snapshot_container(container: Any) -> _Restore:
+    """Copies a container's items; they are put back only if they changed, as the container may be read-only."""
+    content = dict(container) if isinstance(container, dict) else [*container]
 
     def restore() -> None:
-        if _identities(held) != _identities(content):
-            held.clear()
-            (held.extend if isinstance(held, (list, deque)) else held.update)(content)
+        if _identities(container) != _identities(content):
+            container.clear()
+            (container.extend if isinstance(container, (list, deque)) else container.update)(content)
 
     return restore
 
 
-def _identities(held: Any) -> list[int]:
-    values = held.values() if isinstance(held, dict) else ()
-    return [id(item) for items in (held, values) for item in items]
+def _identities(container: Any) -> list[int]:
+    values = container.values() if isinstance(container, dict) else ()
+    return [id(item) for items in (container, values) for item in items]
 
 
-def _tensor(tensor: Tensor) -> _Undo:
-    """Keeps a tensor's place in memory as well, which others may share."""
+def _snapshot_tensor(tensor: Tensor) -> _Restore:
+    """Copies a tensor's values; restores them in the same memory, which other tensors may share."""
     data, values, is_leaf = tensor.data, tensor.data.clone(), tensor.is_leaf
     grad, requires_grad = (tensor.grad, tensor.requires_grad) if is_leaf else (None, True)
 
@@ -165,7 +168,7 @@ def _tensor(tensor: Tensor) -> _Undo:
     return restore
 
 
-def _generator(value: object) -> _Undo | None:
+def _snapshot_generator(value: object) -> _Restore | None:
     if isinstance(value, torch.Generator):
         state = value.get_state()
         return lambda: value.set_state(state)

@@ -32,7 +32,7 @@ Y = X @ torch.randn(5, 1, generator=GENERATOR) + 0.1 * torch.randn(24, 1, genera
 
 
 class Net(nn.Module):
-    """Two groups, with a buffer and random numbers in the first."""
+    """Two groups, with batch normalization and dropout in the first."""
 
     def __init__(self, dropout: float = 0.1) -> None:
         super().__init__()
@@ -48,12 +48,12 @@ class Net(nn.Module):
 
 
 class Task(lh.TransferModule):
-    """Draws from every generator, counts its steps, and can fail."""
+    """Draws from global generators and its own, counts its steps, and can fail at one."""
 
     def __init__(self, fails_at: int = -1) -> None:
         super().__init__(Net(), nn.MSELoss(), lr=(1e-3, 1e-2))
         self.model.body[0].bias.requires_grad_(False)
-        self.draw = np.random.default_rng(3)
+        self.rng = np.random.default_rng(3)
         self.count, self.counts = 0, [0]
         self.hparams["count"] = 0
         self.metric = MeanSquaredError()
@@ -67,11 +67,11 @@ class Task(lh.TransferModule):
             raise RuntimeError("failed")
         self.metric.update(self(batch[0]), batch[1])
         loss: Tensor = super().training_step(batch, batch_idx)
-        return loss * (1 + random.random() + np.random.rand() + self.draw.random())
+        return loss * (1 + random.random() + np.random.rand() + self.rng.random())
 
 
 class Noisy(Dataset[tuple[Tensor, Tensor]]):
-    """Draws from the process's and its own generators."""
+    """Draws from torch's global generator and its own."""
 
     def __init__(self) -> None:
         self.own = random.Random(1)
@@ -86,14 +86,14 @@ class Noisy(Dataset[tuple[Tensor, Tensor]]):
 
 
 class OwnOrder:
-    """A sampler that is no torch one, with a generator and a count."""
+    """A sampler that is no subclass of torch's, with a generator and an epoch count."""
 
     def __init__(self) -> None:
-        self.draw, self.epochs = np.random.RandomState(0), 0
+        self.rng, self.epochs = np.random.RandomState(0), 0
 
     def __iter__(self) -> Iterator[int]:
         self.epochs += 1
-        return iter(((self.draw.permutation(24) + self.epochs) % 24).tolist())
+        return iter(((self.rng.permutation(24) + self.epochs) % 24).tolist())
 
     def __len__(self) -> int:
         return 24
@@ -105,7 +105,7 @@ class Place:
 
 
 class Stateful:
-    """A loader that goes on where it was."""
+    """A loader that continues at the position in its state dict."""
 
     def __init__(self) -> None:
         self.places = (Place(),)
@@ -127,7 +127,7 @@ class Stateful:
 
 
 class Module(L.LightningDataModule):
-    """Makes its data when first set up."""
+    """Creates its data at the first `setup`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ def seed() -> None:
 
 
 def contents(value: Any, seen: tuple[int, ...] = ()) -> Any:
-    """Unfolds an object of Lightning's for comparison, down to what is not Lightning's."""
+    """Converts objects of Lightning to lists of their attributes; other objects are compared by identity."""
     if id(value) in seen:
         return "seen"
     if isinstance(value, (dict, list, tuple)):
@@ -194,7 +194,7 @@ def random_states() -> list[Any]:
 
 
 def bits(value: Any) -> Any:
-    """Turns tensors into bytes, to compare to the bit."""
+    """Replaces tensors by their bytes, for bit-exact comparison."""
     if isinstance(value, Tensor):
         return (value.dtype, value.shape, value.detach().numpy().tobytes())
     if isinstance(value, (dict, list, tuple)):
@@ -216,7 +216,7 @@ def search(trainer: L.Trainer, task: L.LightningModule, data: Any, **settings: A
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_a_fit_afterwards_is_as_without_it(tmp_path: Path, kind: str) -> None:
+def test_a_fit_after_the_search_is_unaffected(tmp_path: Path, kind: str) -> None:
     fitted = []
     for searches in (False, True):
         seed()
@@ -235,7 +235,7 @@ def test_a_fit_afterwards_is_as_without_it(tmp_path: Path, kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:Found 1 module.*in eval mode")
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("used", [False, True])
-def test_everything_is_put_back(tmp_path: Path, used: bool, fails: bool) -> None:
+def test_everything_is_restored(tmp_path: Path, used: bool, fails: bool) -> None:
     seed()
     task, loader = Task(), DATA["generator"]()
     task.model.body[1].eval()
@@ -260,7 +260,7 @@ def test_everything_is_put_back(tmp_path: Path, used: bool, fails: bool) -> None
         assert ours == expected
 
 
-def test_a_used_trainer_goes_on_as_without_it(tmp_path: Path) -> None:
+def test_a_used_trainer_continues_unaffected(tmp_path: Path) -> None:
     fitted = []
     for searches in (False, True):
         seed()
@@ -276,7 +276,7 @@ def test_a_used_trainer_goes_on_as_without_it(tmp_path: Path) -> None:
     assert fitted[0] == fitted[1]
 
 
-def test_an_optimizer_that_the_task_keeps_is_put_back(tmp_path: Path) -> None:
+def test_an_optimizer_that_the_task_keeps_is_restored(tmp_path: Path) -> None:
     class Keeps(Task):
         def __init__(self) -> None:
             super().__init__()
@@ -298,9 +298,9 @@ def test_equals_fastais_search(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         from fastai.callback import schedule
         from fastai.vision.all import DataLoaders, Learner, MSELossFlat, OptimWrapper, TfmdDL
-    draw = torch.Generator().manual_seed(1)
-    x = torch.randn(96, 5, generator=draw)
-    y = x @ torch.randn(5, 1, generator=draw)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(96, 5, generator=generator)
+    y = x @ torch.randn(5, 1, generator=generator)
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1))
     twin = copy.deepcopy(model)
     loader = TfmdDL([*zip(x, y, strict=True)], bs=16, num_workers=0, shuffle=False)
@@ -367,7 +367,7 @@ def test_runs_all_steps_whatever_the_trainers_limits(tmp_path: Path, settings: d
     assert contents(trainer) == before
 
 
-def test_neither_logs_nor_saves_nor_calls_others(tmp_path: Path) -> None:
+def test_disables_logging_checkpoints_and_other_callbacks(tmp_path: Path) -> None:
     class Other(L.Callback):
         def setup(self, *_: Any, **__: Any) -> None:
             raise AssertionError
@@ -431,7 +431,7 @@ def test_groups_keep_their_ratios_and_schedulers_do_nothing(tmp_path: Path, tens
     assert curve.lrs == pytest.approx(expected[3:-5], rel=1e-6)
 
 
-def test_accumulated_batches_are_as_larger_ones(tmp_path: Path) -> None:
+def test_accumulated_batches_equal_larger_batches(tmp_path: Path) -> None:
     data = TensorDataset(X, Y)
     curves = []
     for count, size in ((1, 8), (2, 4)):
@@ -444,7 +444,7 @@ def test_accumulated_batches_are_as_larger_ones(tmp_path: Path) -> None:
     assert curves[1].raw_losses == pytest.approx(curves[0].raw_losses, rel=1e-6)
 
 
-def test_a_step_with_fewer_batches_has_their_mean(tmp_path: Path) -> None:
+def test_the_loss_of_a_step_is_the_mean_over_its_batches(tmp_path: Path) -> None:
     task = lh.TransferModule(nn.Linear(5, 1), nn.MSELoss())
     losses = [nn.functional.mse_loss(task(x), y).item() for x, y in zip(X.split(8), Y.split(8), strict=True)]
     trainer = trainer_in(tmp_path, accumulate_grad_batches=2)
@@ -463,7 +463,7 @@ def test_half_precision(tmp_path: Path) -> None:
     assert curves[1].losses == pytest.approx(curves[0].losses, rel=0.05)
 
 
-def test_a_gradient_scaler_is_put_back(tmp_path: Path) -> None:
+def test_a_gradient_scaler_is_restored(tmp_path: Path) -> None:
     precision = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", growth_interval=2))
     task, loader = lh.TransferModule(nn.Linear(5, 1), nn.MSELoss()), DataLoader(TensorDataset(X, Y), 8)
     trainer = trainer_in(tmp_path, plugins=[precision])
@@ -492,20 +492,20 @@ def test_freezes_as_asked_or_as_the_schedule_does(
 
         def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
             trained.update(n.split(".")[1] for n, p in pl_module.named_parameters() if p.grad is not None)
-            held.append(not pl_module.model.body[3].training)
+            dropout_off.append(not pl_module.model.body[3].training)
 
     trained: set[str] = set()
-    held: list[bool] = []
+    dropout_off: list[bool] = []
     task = lh.TransferModule(nn.Sequential(), nn.MSELoss())
     task.model = Net()
-    task.model.body[1].requires_grad_(False)  # else the default goes on training normalization
+    task.model.body[1].requires_grad_(False)  # by default, normalization layers would train
     trainer = trainer_in(tmp_path, callbacks=[Trained(), *([schedule] if schedule else [])])
     search(trainer, task, DataLoader(TensorDataset(X, Y), 8), **settings)
     assert trained == expected
-    assert not any(held)
+    assert not any(dropout_off)
     if "train_from" in settings:
         search(trainer, task, DataLoader(TensorDataset(X, Y), 8), norm="eval", **settings)
-        assert any(held) == (expected == {"head"})
+        assert any(dropout_off) == (expected == {"head"})
     assert all(p.requires_grad for p in task.model.body[0].parameters())
     assert all(module.training for module in task.modules())
 
@@ -529,9 +529,9 @@ def test_refuses_to_suggest_from_noise(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"min_lr": 0.0}, "`min_lr` and `max_lr` to be positive and rise"),
+        ({"min_lr": 0.0}, "Expected 0 < `min_lr` < `max_lr`, both finite"),
         ({"min_lr": 2.0}, "but got 2.0 and 1.0"),
-        ({"max_lr": float("inf")}, "positive and rise"),
+        ({"max_lr": float("inf")}, "both finite, but got 1e-07 and inf"),
         ({"num_steps": 0}, "`num_steps` to be a positive"),
         ({"train_from": 5}, "`train_from` between -2 and 1"),
     ],
@@ -551,7 +551,7 @@ def test_no_batches_are_refused(tmp_path: Path) -> None:
         search(trainer_in(tmp_path, limit_train_batches=0), Task(), DATA["loader"]())
 
 
-def test_strategies_that_train_elsewhere_are_refused(tmp_path: Path) -> None:
+def test_strategies_that_spawn_processes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a strategy that trains in this process"):
         search(trainer_in(tmp_path, strategy="ddp_spawn", devices=2), Task(), DATA["loader"]())
 
@@ -561,13 +561,13 @@ def test_tasks_without_one_optimizer_are_refused(tmp_path: Path) -> None:
     manual.automatic_optimization = False
     with pytest.raises(ValueError, match="optimizes manually"):
         search(trainer_in(tmp_path), manual, DATA["loader"]())
-    still = lh.TransferModule(Net(), nn.MSELoss(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.0))
-    still.configure_optimizers = lambda: torch.optim.SGD(still.parameters(), lr=0.0)  # type: ignore[method-assign]
+    zero_lr = lh.TransferModule(Net(), nn.MSELoss(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.0))
+    zero_lr.configure_optimizers = lambda: torch.optim.SGD(zero_lr.parameters(), lr=0.0)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="last group's learning rate to be positive"):
-        search(trainer_in(tmp_path), still, DATA["loader"]())
+        search(trainer_in(tmp_path), zero_lr, DATA["loader"]())
 
 
-def test_a_bar_is_shown_where_the_trainer_shows_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_is_shown_if_the_trainer_has_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for has_bar, progress, shown in ((True, True, True), (True, False, False), (False, True, False)):
         trainer = trainer_in(tmp_path, enable_progress_bar=has_bar)
         search(trainer, Task(), DATA["loader"](), progress=progress)
@@ -583,7 +583,7 @@ def project(class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 QUIET = [f"--trainer.{name}=false" for name in ("logger", "enable_progress_bar", "enable_model_summary")]
 
 
-def test_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lr_find_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", str(CONF / "classify_folder.yaml"), "--trainer.accelerator=cpu", *QUIET]
     cli = main(["lr-find", *arguments, "--min_lr=1e-6", "--max_lr=1", "--num_steps=60"])
     found = json.loads((project / "lr_find.json").read_text())
@@ -594,7 +594,7 @@ def test_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.trainer.global_step == 0
 
 
-def test_command_draws_what_it_refuses(project: Path) -> None:
+def test_lr_find_command_plots_a_curve_without_suggestions(project: Path) -> None:
     arguments = ["--config", str(CONF / "classify_folder.yaml"), "--trainer.accelerator=cpu", *QUIET]
     with pytest.raises(ValueError, match="at least 16 losses"):
         main(["lr-find", *arguments, "--num_steps=3"])

@@ -1,1 +1,1 @@
-"""Caching the features of a frozen encoder."""
+"""Caches the features of a frozen encoder."""

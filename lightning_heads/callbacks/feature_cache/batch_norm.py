@@ -1,4 +1,4 @@
-"""Statistics of batch normalization, estimated anew on the images that are trained on."""
+"""Adapts the running statistics of batch normalization layers to the training images."""
 
 import copy
 from pathlib import Path
@@ -12,61 +12,61 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from ...data.features.fingerprint import fingerprint
-from ...utils.files import locked, save_whole
-from .distributed import from_first
+from ...utils.files import locked, save_tensors
+from .distributed import broadcast_from_rank_zero
 from .image_source import ImageSource
 
 
 def adapt_batch_norm(
     trainer: L.Trainer, task: Any, images: ImageSource, count: int, *, folder: Path | None, progress: bool
 ) -> None:
-    """Replaces the running statistics of an encoder by the averages over batches of images drawn at random.
+    """Replaces an encoder's batch normalization statistics by their averages over batches of randomly drawn images.
 
-    Weights of one set of images then see features of another as they saw those of their own, before anything trains
-    (Li et al. 2016, "Revisiting batch normalization for practical domain adaptation"). An encoder without running
-    statistics stays as it is.
+    Pretrained weights then get activations of a new image domain normalized as those of their own domain were, before
+    any training (Li et al. 2016, "Revisiting batch normalization for practical domain adaptation"). An encoder without
+    running statistics is left unchanged.
 
     Args:
-        trainer: A trainer that fits.
-        task: Its task, with a `model.encoder`.
-        images: The images.
-        count: How many of them to draw. A last batch that is not full is left out.
-        folder: Where to keep the statistics for other runs, or None.
+        trainer: The trainer, during `fit`.
+        task: The task that is fitted, with a `model.encoder`.
+        images: The training images.
+        count: Number of images to draw. An incomplete last batch is dropped.
+        folder: Folder in which the statistics are saved for other runs, or None.
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If statistics are synchronised between processes.
+        ValueError: If batch normalization statistics are synchronized across ranks.
     """
     encoder: nn.Module = task.model.encoder
-    if not _norms(encoder):
+    if not _batch_norms(encoder):
         return
     if any(isinstance(module, nn.SyncBatchNorm) for module in encoder.modules()):
-        raise ValueError("Expected no `sync_batchnorm` beside `norm_images`, as one process estimates for all")
+        raise ValueError("Expected no `sync_batchnorm` with `norm_images`, as rank zero alone estimates the statistics")
 
     def statistics() -> dict[str, Tensor]:
         if folder is None:
-            return _estimated(trainer, encoder, images, count, progress)
+            return _estimate(trainer, encoder, images, count, progress)
         key = fingerprint(images.key(), encoder, count, images.batch_size, trainer.precision, task.device.type)
         path = folder / f"statistics-{key}.safetensors"
         if not path.exists():
             with locked(path):
                 if not path.exists():
-                    save_whole(path, _estimated(trainer, encoder, images, count, progress))
+                    save_tensors(path, _estimate(trainer, encoder, images, count, progress))
         return load_file(path)
 
-    for name, values in from_first(trainer, statistics).items():
+    for name, values in broadcast_from_rank_zero(trainer, statistics).items():
         encoder.get_buffer(name).copy_(values)
 
 
-def _estimated(
+def _estimate(
     trainer: L.Trainer, encoder: nn.Module, images: ImageSource, count: int, progress: bool
 ) -> dict[str, Tensor]:
-    """Returns the estimated statistics by the names of the buffers."""
-    encoder = copy.deepcopy(encoder).eval()  # torch's `update_bn` would have dropout on
-    norms = _norms(encoder)
+    """Returns the estimated statistics by buffer name, on the CPU."""
+    encoder = copy.deepcopy(encoder).eval()  # not torch's `update_bn`, which would enable dropout
+    norms = _batch_norms(encoder)
     for module in norms.values():
         module.reset_running_stats()
-        module.momentum = None  # a plain average over batches
+        module.momentum = None  # cumulative average over batches
         module.train()
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(images.seed % 2**32))[:count]
     rows = rows[: max(len(rows) // images.batch_size, 1) * images.batch_size]
@@ -87,7 +87,7 @@ def _estimated(
     }
 
 
-def _norms(encoder: nn.Module) -> dict[str, _BatchNorm]:
+def _batch_norms(encoder: nn.Module) -> dict[str, _BatchNorm]:
     return {
         name: module
         for name, module in encoder.named_modules()

@@ -1,4 +1,4 @@
-"""What several processes do in turn, or together."""
+"""Rank-zero-first calls and error propagation across ranks. Every function is collective: all ranks must call it."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,40 +8,40 @@ import lightning as L
 T = TypeVar("T")
 
 
-def from_first(trainer: L.Trainer, make: Callable[[], T]) -> T:
-    """Returns what the first process makes; if that fails, all do."""
-    found = first_before_others(trainer, lambda: make() if trainer.is_global_zero else None)
-    return trainer.strategy.broadcast(found)  # type: ignore[return-value]
+def broadcast_from_rank_zero(trainer: L.Trainer, function: Callable[[], T]) -> T:
+    """Calls a function on rank zero and returns its result on every rank; an error is raised on every rank."""
+    result = rank_zero_first(trainer, lambda: function() if trainer.is_global_zero else None)
+    return trainer.strategy.broadcast(result)  # type: ignore[return-value]
 
 
-def first_before_others(trainer: L.Trainer, make: Callable[[], T]) -> T:
-    """Calls something in the first process, then in the others; if the first one fails, all do."""
-    made: list[T] = []
+def rank_zero_first(trainer: L.Trainer, function: Callable[[], T]) -> T:
+    """Calls a function on rank zero, then on the other ranks; an error on rank zero is raised on every rank."""
+    results: list[T] = []
     error: Exception | None = None
     if trainer.is_global_zero:
         try:
-            made = [make()]
-        except Exception as found:  # whatever it is, the others must not wait
-            error = found
+            results = [function()]
+        except Exception as caught:  # any error, as the other ranks wait for the broadcast
+            error = caught
     error = trainer.strategy.broadcast(error)
     if error is not None:
         raise error
-    return made[0] if made else make()
+    return results[0] if results else function()
 
 
-def all_or_none(trainer: L.Trainer, call: Callable[[], object]) -> None:
-    """Calls something in all processes at once; if it fails in one, it does in all.
+def propagate_errors(trainer: L.Trainer, function: Callable[[], object]) -> None:
+    """Calls a function on all ranks at once; if it fails on one rank, every rank raises.
 
     Raises:
-        RuntimeError: If it failed in another process.
+        RuntimeError: If the function failed on another rank only.
     """
     error: Exception | None = None
     try:
-        call()
-    except Exception as found:  # whatever it is, the others must not wait
-        error = found
-    failed = trainer.strategy.reduce_boolean_decision(error is not None, all=False)
+        function()
+    except Exception as caught:  # any error, as the other ranks wait for the reduction
+        error = caught
+    any_failed = trainer.strategy.reduce_boolean_decision(error is not None, all=False)
     if error is not None:
         raise error
-    if failed:
-        raise RuntimeError("Expected all processes to do their share, but another one failed; see its error")
+    if any_failed:
+        raise RuntimeError("Expected all ranks to succeed, but another rank failed; see the error on that rank")

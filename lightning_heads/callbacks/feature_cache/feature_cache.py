@@ -1,4 +1,4 @@
-"""A frozen encoder that sees each image once."""
+"""Callback that trains the head on cached features of a frozen encoder."""
 
 from itertools import chain
 from pathlib import Path
@@ -33,37 +33,41 @@ _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_afte
 class FeatureCache(L.Callback):
     """Encodes the training and validation images once, and trains on their features while the encoder is frozen.
 
-    It comes behind `Phases` or a recipe of it, such as `FineTune(norm="eval")`. Where a phase trains nothing but the
-    head and has `norm="eval"`, so that the encoder gives the same features in every epoch, the loaders give these for
-    as long as it lasts, and images again afterwards. What is kept is what the head pools. Of pairs, each image is
-    encoded once, however many pairs it is in. Epochs that a phase has only a part of are trained on images, as are,
-    beside averaged weights, frozen phases behind others. All images of a loader are encoded, however many the trainer's
-    limits leave.
+    Pass it to the trainer after `Phases` or a subclass, such as `FineTune(norm="eval")`. In a phase that trains only
+    the head and has `norm="eval"`, the encoder computes the same features in every epoch: the loaders then yield cached
+    features, and images again after the phase. The features are pooled as the head pools them. Each image of pairs is
+    encoded once, no matter in how many pairs it is. Epochs of which such a phase covers only a part are trained on
+    images; with averaged weights, so are all frozen phases but one at the start of the run. All images of a loader are
+    encoded, even if the trainer limits the number of batches.
 
-    In a `folder`, features outlive the run: the next one with the same images, weights and transforms begins to train
-    at once, and `lr_find` trains on them too. They are found by the files' paths, sizes and times of change, the
-    encoder's parameters, buffers and classes, the transforms and their classes, by source code, the precision, the
-    kind of device, this package's code, versions of libraries, `views` and `dtype`; whatever differs is encoded anew.
-    Forward hooks, and functions that a class of your own calls, are not looked at. Files of a run that was killed are
-    filled further, and runs at the same time wait for one another. Nothing is ever removed.
+    With a `folder`, features outlive the run: the next run with the same images, weights and transforms starts training
+    immediately, and `lr_find` trains on them too. The key of cached features consists of the paths, sizes and
+    modification times of the files, the encoder's parameters, buffers and classes, the transforms and their classes (by
+    source code), the precision, the type of device, this package's code, library versions, `views` and `dtype`; any
+    difference encodes the images again. Forward hooks, and functions that a class of your own calls, are not part of
+    the key. The unfinished files of a killed run are completed, and concurrent runs wait for one another. Files are
+    never deleted.
 
     Args:
-        folder: Where to keep features for other runs. Without one they are kept in memory, or, from a GiB on or with
-            several processes, in a temporary file for as long as the phase lasts.
-        views: How many times to augment and encode each training image; one of them is drawn whenever it comes up.
-        norm_images: On how many training images to estimate the encoder's batch normalization statistics anew when the
-            phase begins, if that is with an epoch; see `adapt_batch_norm`. Whether that helps depends on the images.
-            With 0 those of the weights stay.
-        dtype: What to keep features in, to halve them; by default as they come, in float32 at least.
+        folder: Folder in which features are saved for other runs. Without one, features are kept in memory, or, if they
+            exceed 1 GiB or there are several processes, in a temporary file for the duration of the phase.
+        views: Number of times that each training image is augmented and encoded; one of these views is drawn at random
+            each time the image is used.
+        norm_images: Number of training images on which the encoder's batch normalization statistics are estimated again
+            at the start of the phase, if that is the start of an epoch; see `adapt_batch_norm`. Whether this helps
+            depends on the images. With 0, the statistics of the weights are kept.
+        dtype: Data type in which features are stored, such as `float16` to halve their size; by default that of the
+            model's features, or float32 if that is of higher precision.
         progress: Whether to show progress bars.
 
     Raises:
         TypeError: If the task's model has no features to cache.
-        ValueError: If the run is sharded or on several nodes, no schedule comes before, a phase can end within an
-            epoch, the loaders make no plain batches of a map-style data set, something changes the batches, `forward`
-            is overridden in the task or its model, or images cannot be told from others in a `folder`.
-        RuntimeError: If another process failed to encode its share.
-        OSError: If there is no room for the features.
+        ValueError: If the run is sharded or on several nodes, no schedule precedes this callback, a phase can end
+            within an epoch, a loader does not batch a map-style data set by the default collate function, something
+            changes the batches, `forward` is overridden in the task or its model, or there is a `folder` and images
+            or transforms have no key.
+        RuntimeError: If encoding failed on another rank.
+        OSError: If the disk lacks space for the features.
     """
 
     in_lr_find = True
@@ -89,9 +93,9 @@ class FeatureCache(L.Callback):
         self._loader_swap = LoaderSwap()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuses what would make features other than those that the head would see."""
-        replicates = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
-        if not replicates or isinstance(trainer.strategy, DeepSpeedStrategy) or trainer.num_nodes > 1:
+        """Checks that cached features equal the features that the head would get from images."""
+        is_replicated = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not is_replicated or isinstance(trainer.strategy, DeepSpeedStrategy) or trainer.num_nodes > 1:
             raise ValueError(
                 "Expected a single device or `ddp` on one node, for features to be cached, but got "
                 f"{type(trainer.strategy).__name__} on {trainer.num_nodes} nodes"
@@ -99,69 +103,73 @@ class FeatureCache(L.Callback):
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         before = [each for each in callbacks[: callbacks.index(self)] if isinstance(each, FreezingSchedule)]
         if not before:
-            raise ValueError('Expected a schedule, such as `FineTune(norm="eval")`, before `FeatureCache`')
+            raise ValueError('Expected a schedule, such as `FineTune(norm="eval")`, before `FeatureCache`, but none is')
         interval = trainer.val_check_interval
-        if before[0].can_end_early and not (isinstance(interval, float) and interval == 1):  # 1 is a batch
+        # the integer 1 means every batch
+        if before[0].can_end_early and not (isinstance(interval, float) and interval == 1):
             raise ValueError(
-                "Expected `val_check_interval` to be 1.0 beside `FeatureCache`, as a plateau may end a phase within an "
+                "Expected `val_check_interval` to be 1.0 with `FeatureCache`, as a plateau may end a phase within an "
                 f"epoch, but got {interval!r}"
             )
         if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
-            raise ValueError("Expected `reload_dataloaders_every_n_epochs` to be 0, as the loaders give features")
+            raise ValueError(
+                "Expected `reload_dataloaders_every_n_epochs` to be 0 with `FeatureCache`, which replaces the loaders, "
+                "but it is not"
+            )
         if any(isinstance(each, MixUpCutMix) for each in callbacks):
-            raise ValueError("Expected no `MixUpCutMix` beside `FeatureCache`, as it mixes images")
+            raise ValueError("Expected no `MixUpCutMix` with `FeatureCache`, as it mixes images, not features")
         owners: dict[type, Any] = {L.LightningModule: pl_module, L.LightningDataModule: trainer.datamodule}  # type: ignore[attr-defined]
         for kind, owner in owners.items():
             if hooks := [hook for hook in _BATCH_HOOKS if owner is not None and is_overridden(hook, owner, kind)]:
                 raise ValueError(
-                    f"Expected batches as the loaders make them, but {type(owner).__name__} overrides {hooks[0]}"
+                    f"Expected no hook that may change batches, but {type(owner).__name__} overrides `{hooks[0]}`"
                 )
         model = getattr(pl_module, "model", pl_module)
-        parts = all(hasattr(model, part) for part in ("encoder", "features", "from_features", "head"))
-        if not (hasattr(pl_module, "takes_features") and parts):
+        has_parts = all(hasattr(model, part) for part in ("encoder", "features", "from_features", "head"))
+        if not (hasattr(pl_module, "takes_features") and has_parts):
             raise TypeError(
                 "Expected a task whose model has pooled features to cache, as `ImageModel` has `features`, "
                 f"`from_features`, an `encoder` and a `head`, but got {type(model).__name__}. The "
-                "maps that a U-Net joins are larger than the images themselves, and change with each random crop"
+                "feature maps of a U-Net's skip connections are larger than the images and change with each random crop"
             )
         for part, names in ((pl_module, ("takes_features",)), (model, ("features", "from_features"))):
-            if _owner(part, "forward") not in [_owner(part, name) for name in names]:
+            if _defining_class(part, "forward") not in [_defining_class(part, name) for name in names]:
                 raise ValueError(
-                    f"Expected the `forward` of {_owner(part, names[0]).__name__}, as features pass by any other, but "
-                    f"{type(part).__name__} overrides it"
+                    f"Expected the `forward` of {_defining_class(part, names[0]).__name__}, as features bypass any "
+                    f"other, but {type(part).__name__} overrides it"
                 )
         self._loader_swap = LoaderSwap()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Has the loaders give features from the start, and within an epoch that is taken up again."""
-        self._switch(trainer, pl_module)
+        """Replaces the loaders at the start of training, also if a run is resumed within an epoch."""
+        self._update_loaders(trainer, pl_module)
         schedule = schedule_of(trainer)
         if isinstance(schedule, Phases) and not any(
             encoder_is_frozen(trainer, pl_module, phase) for phase in schedule.planned_phases
         ):
-            rank_zero_warn('No phase trains the head alone with norm="eval", so that `FeatureCache` has nothing to do')
+            rank_zero_warn('No phase trains the head alone with norm="eval", so that `FeatureCache` has no effect')
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Has the loaders of this epoch give features, or images."""
-        self._switch(trainer, pl_module)
+        """Selects loaders of features or of images for the epoch."""
+        self._update_loaders(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Makes sure that no encoder trains that sees nothing."""
+        """Checks that the encoder does not train while the batches are features."""
         task: Any = pl_module
         if task.takes_features and any(parameter.requires_grad for parameter in encoding_parameters(task.model)):
-            raise RuntimeError("Expected the encoder to be frozen while the loaders give features, but it is not")
+            raise RuntimeError("Expected the encoder to be frozen while the loaders yield features, but it is not")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Lets the task take images again."""
-        self._forget(pl_module)
+        """Restores the loaders of images."""
+        self._restore_loaders(pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Likewise."""
-        self._forget(pl_module)
+        """Restores the loaders of images."""
+        self._restore_loaders(pl_module)
 
-    def _switch(self, trainer: L.Trainer, task: Any) -> None:
+    def _update_loaders(self, trainer: L.Trainer, task: Any) -> None:
         frozen = frozen_encoder(trainer, task, is_kept=self.folder is not None)
         cached = frozen is not None
         if cached == task.takes_features:
@@ -190,12 +198,12 @@ class FeatureCache(L.Callback):
             *(of_features(loaders, 1, "validation") for loaders in validation),
         ]
 
-    def _forget(self, task: Any) -> None:
+    def _restore_loaders(self, task: Any) -> None:
         self._loader_swap.put_back()
         if hasattr(task, "takes_features"):
             task.takes_features = False
 
 
-def _owner(thing: object, name: str) -> type:
-    """Returns the class that defines an attribute of an object, its own where none does."""
-    return next((part for part in type(thing).__mro__ if name in vars(part)), type(thing))
+def _defining_class(instance: object, name: str) -> type:
+    """Returns the class that defines an attribute of an instance, or the instance's own class if none does."""
+    return next((part for part in type(instance).__mro__ if name in vars(part)), type(instance))

@@ -1,4 +1,4 @@
-"""The single images that a loader's samples are made of."""
+"""Reads the single images that the samples of a loader consist of."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,60 +11,66 @@ from torch.utils.data import DataLoader, Dataset
 from ...data.features.dataset import CacheableDataset, collate_with_rest, dataset_of, single_images
 from ...data.loading.seeded_loader import SeededLoader, seeded_rows
 
-_READING = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
+_LOADER_SETTINGS = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The single images behind a loader, and how to go through them."""
+    """The single images behind a loader's samples, and the settings to read them with."""
 
     dataset: Dataset[Any]
     batch_size: int
     seed: int
-    settings: dict[str, Any] = field(default_factory=dict)  # of the loader that reads them
+    settings: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the loader that reads the images
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def batches(self, rows: Tensor, views: Tensor | None = None) -> Iterator[tuple[Tensor, list[tuple[Any, ...]]]]:
-        """Reads the images of some rows, each as changed in a view, the first by default, with what follows each.
+        """Yields batches of images `(b, c, h, w)`, each with a list of what follows the image in its sample.
 
-        Batches are cut so that consecutive views of an image, all of them, are in one batch and read by one worker.
+        The batch size is a multiple of the number of views, so that all views of an image, if they are consecutive,
+        are in one batch and are read by one worker.
+
+        Args:
+            rows: Indices of the images, `(n,)`.
+            views: The augmented view of each image, `(n,)`, which seeds its augmentation; 0 by default.
         """
         views = torch.zeros_like(rows) if views is None else views
-        together = int(views.max()) + 1 if len(views) else 1
+        num_views = int(views.max()) + 1 if len(views) else 1
         return iter(
             seeded_rows(
                 self.dataset,
                 rows.tolist(),
                 [hash((self.seed, view)) % 2**62 for view in views.tolist()],
-                max(self.batch_size // together, 1) * together,
+                max(self.batch_size // num_views, 1) * num_views,
                 collate_fn=collate_with_rest,
                 **self.settings,
             )
         )
 
     def key(self) -> object:
-        """Returns what determines the images.
+        """Returns a key that is equal for equal images.
 
         Raises:
-            ValueError: If that is not known without reading them.
+            ValueError: If the data set has no such key (`CacheableDataset`).
         """
         if not isinstance(self.dataset, CacheableDataset):
             raise ValueError(
-                "Expected data sets with `image_key` and `extras`, as the data modules here make, for features "
-                f"to be kept in `folder`, but got {type(self.dataset).__name__}; without a folder they last for the run"
+                "Expected data sets with `image_key` and `extras`, such as those of this package's data modules, for "
+                f"features to be saved in `folder`, but got {type(self.dataset).__name__}; without a folder, features "
+                "of any map-style data set are cached, for one run"
             )
         return type(self.dataset), self.dataset.image_key()
 
 
 def image_source(task: Any, loader: DataLoader[Any], is_kept: bool) -> ImageSource:
-    """Returns the single images behind a loader.
+    """Returns the single images behind a loader's samples.
 
     Args:
         task: The task that is fitted.
         loader: The loader.
-        is_kept: Whether features are to outlive the run. Augmented views then do not depend on its seed.
+        is_kept: Whether features outlive the run. Augmented views then do not depend on the seed of the run.
 
     Raises:
         ValueError: If the samples of a task for pairs are not `PairedImages`.
@@ -77,5 +83,5 @@ def image_source(task: Any, loader: DataLoader[Any], is_kept: bool) -> ImageSour
             f"{type(dataset).__name__}"
         )
     seed = loader.sampler.seed if isinstance(loader, SeededLoader) else torch.initial_seed()
-    settings = {name: getattr(loader, name) for name in _READING}
+    settings = {name: getattr(loader, name) for name in _LOADER_SETTINGS}
     return ImageSource(images, loader.batch_size or 64, 0 if is_kept else seed, settings)

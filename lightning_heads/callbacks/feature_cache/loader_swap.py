@@ -1,4 +1,4 @@
-"""Other loaders in the place of a trainer's own, for a while."""
+"""Temporarily replaces a trainer's data loaders."""
 
 from typing import Any
 
@@ -10,39 +10,39 @@ from ...data.loading.seeded_loader import SeededLoader
 
 
 class LoaderSwap:
-    """Loaders of a trainer that fits, taken out while others stand in for them."""
+    """Replaces the loaders of a trainer during `fit`, and restores them."""
 
     def __init__(self) -> None:
-        # loops, their own loaders and those that stand in for them
-        self._taken: list[tuple[Any, list[DataLoader[Any]], list[DataLoader[Any]]]] = []
+        # each loop with its own loaders and their replacements
+        self._replaced: list[tuple[Any, list[DataLoader[Any]], list[DataLoader[Any]]]] = []
 
     def swap(self, trainer: L.Trainer, others: list[list[DataLoader[Any]]]) -> None:
-        """Puts others in the place of the loaders, in the order of `loaders_of`."""
-        for loop, stand_ins in zip(_loops(trainer), others, strict=True):
+        """Replaces the loaders by others, which are given in the order of `loaders_of`."""
+        for loop, replacements in zip(_loops(trainer), others, strict=True):
             own = [*loop._combined_loader.flattened]
             for loader in own:
                 _shutdown_workers_and_reset_iterator(loader)
-            loop._combined_loader.flattened = stand_ins
-            self._taken.append((loop, own, stand_ins))
+            loop._combined_loader.flattened = replacements
+            self._replaced.append((loop, own, replacements))
 
     def put_back(self) -> None:
-        """Puts the trainer's own loaders back, where others stand in for them, at the place that those have reached."""
-        for loop, own, stand_ins in self._taken:
-            for loader, stand_in in zip(own, stand_ins, strict=True):
-                if isinstance(loader, SeededLoader) and isinstance(stand_in, SeededLoader):
-                    loader.copy_position(stand_in)  # a checkpoint may be saved yet
+        """Restores the trainer's own loaders, at the position in the epoch that their replacements have reached."""
+        for loop, own, replacements in self._replaced:
+            for loader, replacement in zip(own, replacements, strict=True):
+                if isinstance(loader, SeededLoader) and isinstance(replacement, SeededLoader):
+                    loader.copy_position(replacement)  # a checkpoint may still be saved
             if loop._combined_loader is not None:
                 loop._combined_loader.flattened = own
-        self._taken = []
+        self._replaced = []
 
 
 def loaders_of(trainer: L.Trainer) -> list[list[DataLoader[Any]]]:
-    """Returns the loaders of training and, where there is any, of validation, made if they were not."""
+    """Returns the training loaders and, if there are any, the validation loaders, which are created if needed."""
     return [[*loop._combined_loader.flattened] for loop in _loops(trainer)]
 
 
 def restart_fetcher(trainer: L.Trainer) -> None:
-    """Has an epoch that began with other loaders begin with those of now."""
+    """Restarts the data fetcher so that the current epoch uses the attached loaders."""
     for loader in (loader for loaders in loaders_of(trainer) for loader in loaders):
         for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
@@ -59,5 +59,5 @@ def _loops(trainer: L.Trainer) -> list[Any]:
         trainer.validating = True
         val.setup_data()
         trainer.training = True
-    # of no loaders, Lightning makes a combined one all the same
+    # Lightning creates a combined loader even if there are no loaders
     return [fit, val] if val._combined_loader is not None and any(val.max_batches) else [fit]

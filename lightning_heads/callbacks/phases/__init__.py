@@ -1,1 +1,1 @@
-"""Training in phases: schedules of what is frozen and of learning rates."""
+"""Training in phases: schedules of frozen parameter groups, learning rates and momentum."""

@@ -1,4 +1,4 @@
-"""What phases ask of a run, each raising ValueError where it is not so."""
+"""Checks that a run can be trained in phases; each raises ValueError."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from .plan import PlannedPhase
 
 
 def check_strategy(trainer: L.Trainer, phases: Sequence[PlannedPhase]) -> None:
-    """Refuses strategies that cannot freeze in the middle of a run."""
+    """Raises ValueError for a strategy that cannot freeze and unfreeze parameters during a run."""
     strategy = trainer.strategy
     if len({phase.first for phase in phases}) == 1 and not phases[0].first:
         return
@@ -29,23 +29,26 @@ def check_strategy(trainer: L.Trainer, phases: Sequence[PlannedPhase]) -> None:
 
 
 def check_trained(pl_module: nn.Module, optimizer: Optimizer, phases: Sequence[PlannedPhase]) -> None:
-    """Refuses a phase whose groups the user froze."""
-    groups, free = gather_groups(optimizer), user_trainable(pl_module)
+    """Raises ValueError for a phase in which the user froze every parameter of the groups that train."""
+    groups, trainable = gather_groups(optimizer), user_trainable(pl_module)
     for phase in phases:
-        if not any(id(p) in free for p in group_parameters(groups[phase.first :])):
+        if not any(id(p) in trainable for p in group_parameters(groups[phase.first :])):
             raise ValueError(
                 f"Expected a phase to train parameters of its groups, but `requires_grad_` froze all of them: {phase}"
             )
 
 
 def check_names(pl_module: nn.Module, optimizer: Optimizer) -> None:
-    """Compares the parameters with those that a checkpoint's optimizer had in their places, as it loads by position."""
+    """Raises ValueError if the optimizer's parameters do not have the names that its checkpoint recorded.
+
+    torch loads the state of an optimizer by position, so that a changed order would assign it to other parameters.
+    """
     names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
     for group in optimizer.param_groups:
-        for parameter, was in zip(group["params"], group.get("param_names", []), strict=False):
-            name = names.get(id(parameter), was)
-            if not f".{name}".endswith(f".{was}"):
+        for parameter, saved_name in zip(group["params"], group.get("param_names", []), strict=False):
+            name = names.get(id(parameter), saved_name)
+            if not f".{name}".endswith(f".{saved_name}"):
                 raise ValueError(
-                    f"Expected the parameter groups that the run began with, but group {group.get('name')} has {name} "
-                    f"where the checkpoint's optimizer has {was}"
+                    f"Expected the parameter groups of the checkpoint, but group {group.get('name')} has {name} "
+                    f"where the checkpoint's optimizer has {saved_name}"
                 )

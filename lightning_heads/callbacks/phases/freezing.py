@@ -1,4 +1,4 @@
-"""Freezing in the middle of a run."""
+"""Freezing and unfreezing parameter groups during a run."""
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
@@ -13,29 +13,29 @@ from ...optim.param_groups import gather_groups, group_parameters
 def freeze_optimizer_groups(
     trainer: L.Trainer, pl_module: L.LightningModule, first: int, norm: NormPolicy
 ) -> list[nn.Module]:
-    """Freezes the optimizer's parameter groups before one, thaws the others, and tells the strategy.
+    """Freezes the optimizer's parameter groups before index `first`, unfreezes the others and updates the strategy.
 
-    DDP reduces the parameters that required gradients when it wrapped the module, no matter what they do later, so it
-    wraps anew where these change.
+    DDP reduces the gradients of the parameters that required them when it wrapped the module. If `requires_grad` of
+    any parameter changes, the module is therefore wrapped again.
 
     Args:
-        trainer: A trainer that fits, with one optimizer.
-        pl_module: Its module.
+        trainer: The trainer, during `fit`, with one optimizer.
+        pl_module: The module that is fitted.
         first: Index of the first parameter group that trains.
-        norm: See `freeze_to`.
+        norm: What normalization layers of the frozen groups do; see `freeze_to`.
 
     Returns:
-        The modules put in evaluation mode.
+        The modules in evaluation mode while frozen.
     """
     for module in pl_module.modules():
         if isinstance(module, FSDPModule):
-            # a root keeps gathered parameters until its backward pass, which a frozen one never runs
+            # an FSDP root keeps its parameters unsharded until its backward pass, which a frozen root never runs
             module.reshard()
-    before = [p.requires_grad for p in pl_module.parameters()]
-    evaluated = freeze_parameters(pl_module, group_parameters(gather_groups(trainer.optimizers[0])[:first]), norm)
+    required_grad = [p.requires_grad for p in pl_module.parameters()]
+    eval_modules = freeze_parameters(pl_module, group_parameters(gather_groups(trainer.optimizers[0])[:first]), norm)
     strategy = trainer.strategy
-    changed = before != [p.requires_grad for p in pl_module.parameters()]
+    changed = required_grad != [p.requires_grad for p in pl_module.parameters()]
     if changed and isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
         strategy.model = trainer.lightning_module
         strategy.configure_ddp()
-    return evaluated
+    return eval_modules

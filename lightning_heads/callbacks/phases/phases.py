@@ -1,4 +1,4 @@
-"""Training in phases, each with its frozen groups and learning rates."""
+"""Callback that trains in phases, each with its own frozen parameter groups and learning rates."""
 
 import math
 from collections.abc import Sequence
@@ -20,28 +20,29 @@ from .table import phase_table
 
 
 class Phases(L.Callback):
-    """Trains in phases: each has its length, the groups that train, their learning rates and their shape.
+    """Trains in phases, each with a length, the parameter groups that train, their learning rates and a schedule shape.
 
-    Learning rates, momentum and what is frozen are a pure function of the optimizer step, set before each step: a
-    resumed run goes on where it was, in the middle of a phase too. All parameter groups are in the optimizer from the
-    start. A phase that freezes takes gradients and moments off what it freezes. Under DDP, the module is wrapped anew
-    where the parameters that train change, so that exactly those are reduced. A table of the phases is logged when
-    training starts. What the last phase froze stays frozen after the run. A sharded run (FSDP2)
-    resumes only from a checkpoint in which everything trains: torch loads moments of every parameter or none.
+    Learning rates, momentum and the frozen groups are a pure function of the optimizer step and are set before each
+    step, so that a resumed run continues in the middle of a phase. All parameter groups are in the optimizer from the
+    start. A parameter that a phase freezes loses its gradient, and the optimizer's moments are cleared where the groups
+    that train change. Under DDP, the module is then wrapped again, so that exactly the gradients of trained parameters
+    are reduced. A table of the phases is logged when training starts. Groups that the last phase froze stay frozen
+    after the run. A sharded run (FSDP2) resumes only from a checkpoint in which every group trains, as torch loads
+    the moments of every parameter or of none.
 
-    It reads the optimizer's groups: those of `optimizer_groups`, as every task here makes them, or your own, input side
-    first.
+    The groups are read from the optimizer: those of `optimizer_groups`, as every task of this package creates them, or
+    your own, ordered from the input to the head.
 
     Args:
         phases: The phases, in order.
-        plateau: Ends a phase early where a monitored metric no longer improves. The others keep their lengths, so that
-            the run is over earlier.
+        plateau: Ends a phase early when a monitored metric stops improving. The other phases keep their lengths, so
+            that the run ends earlier.
         allow_new_plan: Whether a resumed run may have other phases, learning rates or another length than its
-            checkpoint's. By default that is an error.
+            checkpoint. By default that is an error.
 
     Raises:
-        ValueError: If phases do not fill the run or do not fit the groups, something else sets learning rates too, or
-            the strategy cannot freeze.
+        ValueError: If the phases do not fill the run or do not fit the groups, something else sets learning rates too,
+            or the strategy cannot freeze parameters during a run.
 
     >>> Phases([Phase(epochs=1, train_from=-1, lr=1e-2), Phase(lr=(1e-5, 1e-3))]).first_phase([1e-3, 1e-3]).train_from
     -1
@@ -56,23 +57,23 @@ class Phases(L.Callback):
         self.allow_new_plan = allow_new_plan
         self._watch = None if plateau is None else PlateauWatch(plateau)
         self._planned: list[PlannedPhase] = []
-        self._entered: PlannedPhase | None = None
-        self._evaluated: list[nn.Module] = []
+        self._current: PlannedPhase | None = None
+        self._eval_modules: list[nn.Module] = []
         self._base_rates: list[float] = []
-        self._followed: list[tuple[str, list[float]]] | None = None
-        self._ended: list[tuple[int, int]] = []  # phases that a plateau ended, and the step
+        self._plan: list[tuple[str, list[float]]] | None = None
+        self._ended_early: list[tuple[int, int]] = []  # index of each phase that a plateau ended, and the step
 
     def phases_for(self, rates: list[float]) -> list[Phase]:
-        """Returns the phases for a task with these learning rates, one a group; a recipe computes its own from them."""
+        """Returns the phases for a task with these learning rates, one a group; subclasses may depend on the rates."""
         return self.phases
 
     def first_phase(self, rates: list[float]) -> Phase:
-        """Returns what training starts with, for a task with these learning rates, one a group."""
+        """Returns the first phase for a task with these learning rates, one a group."""
         return self.phases_for(rates)[0]
 
     @property
     def planned_phases(self) -> list[PlannedPhase]:
-        """The phases of a run that has started, with their places in it."""
+        """The phases of a run that has started, with their first and last steps."""
         return [*self._planned]
 
     @property
@@ -81,36 +82,37 @@ class Phases(L.Callback):
         return self._watch is not None
 
     def phase_covering(self, start: int, stop: int) -> PlannedPhase | None:
-        """Returns the phase that has all steps from one to before another, or None where several share them."""
-        phase = self._at(start)
+        """Returns the phase that contains all steps from `start` to `stop - 1`, or None if no single phase does."""
+        phase = self._phase_at(start)
         return phase if stop <= phase.stop or phase is self._planned[-1] else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Reads the learning rates, before those of a checkpoint take their place."""
+        """Checks the trainer and reads the base learning rates before a checkpoint replaces them."""
         others = [c for c in trainer.callbacks if isinstance(c, Phases) and c is not self]  # type: ignore[attr-defined]
         if others:
             raise ValueError(
                 f"Expected one schedule, but got {type(self).__name__} and {type(others[0]).__name__}; `Phases` "
-                "combines what they do"
+                "combines several phases in one schedule"
             )
         if len(trainer.optimizers) != 1:
             raise ValueError(f"Expected one optimizer to train in phases, but got {len(trainer.optimizers)}")
         averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
         if averages and self._watch is not None and self._watch.plateau.restore_best:
             raise ValueError(
-                "Expected a plateau with `restore_best=False` beside averaged weights, as what is evaluated then are "
-                "not the weights that train, but it is True"
+                "Expected a plateau with `restore_best=False` together with averaged weights, as validation then "
+                "measures the average and not the weights in training, but it is True"
             )
         if trainer.lr_scheduler_configs:
             raise ValueError("Expected no `lr_scheduler`, as the phases set the learning rates, but there is one")
         self._base_rates = base_rates(gather_groups(trainer.optimizers[0]))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lays out the phases and logs them."""
+        """Assigns the phases to the steps of the run, then checks and logs them."""
         total = trainer.estimated_stepping_batches
         if not math.isfinite(total) or total < 1:
             raise ValueError(
-                "Expected `max_steps`, or `max_epochs` and data of known length, as phases need it, but got neither"
+                "Expected `max_steps`, or `max_epochs` and data of known length, as phases need the length of the run, "
+                "but got neither"
             )
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         epoch = math.ceil(epoch) if math.isfinite(epoch) else epoch
@@ -125,19 +127,19 @@ class Phases(L.Callback):
         check_strategy(trainer, self._planned)
         check_trained(pl_module, trainer.optimizers[0], self._planned)
         plan = [(str(phase), phase.signature()) for phase in self._planned]
-        if trainer.global_step and not self.allow_new_plan and self._followed not in (None, plan):
+        if trainer.global_step and not self.allow_new_plan and self._plan not in (None, plan):
             raise ValueError(
-                f"Expected the phases that the run began with, but {_difference(self._followed or [], plan)}. "
+                f"Expected the phases that the run began with, but {_first_difference(self._plan or [], plan)}. "
                 "`max_epochs`, the batch size and the data decide the steps; pass `allow_new_plan=True` to "
-                f"{type(self).__name__} to go on by these phases all the same"
+                f"{type(self).__name__} to continue with the new phases"
             )
-        self._followed = plan
-        self._entered = None
+        self._plan = plan
+        self._current = None
         if not trainer.global_step:
-            self._ended = []
+            self._ended_early = []
             if self._watch is not None:
                 self._watch.reset()
-        for index, step in self._ended:
+        for index, step in self._ended_early:
             self._planned = end_early(self._planned, index, step)
         check_names(pl_module, trainer.optimizers[0])
         rank_zero_info(phase_table(pl_module, trainer.optimizers[0], self._planned, epoch))
@@ -145,12 +147,12 @@ class Phases(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Sets what is frozen, learning rates and momentum for the step to come."""
-        phase = self._at(trainer.global_step)
-        if phase is not self._entered:
+        """Sets the frozen groups, learning rates and momentum of the next optimizer step."""
+        phase = self._phase_at(trainer.global_step)
+        if phase is not self._current:
             self._enter(trainer, pl_module, phase)
-        for module in self._evaluated:
-            if module.training:  # setting attributes of modules is slow
+        for module in self._eval_modules:
+            if module.training:  # assigning a module's attribute is slow
                 module.training = False
         rates, momentum = phase.at(trainer.global_step)
         for members, rate in zip(gather_groups(trainer.optimizers[0]), rates, strict=True):
@@ -162,26 +164,26 @@ class Phases(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops a run that a plateau made shorter."""
-        if self._ended and trainer.global_step >= self._planned[-1].stop:
+        """Stops a run that a plateau shortened after the last step of its phases."""
+        if self._ended_early and trainer.global_step >= self._planned[-1].stop:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says so where the data ended before the phases did."""
+        """Warns if the run ended before its last phase did."""
         stop = self._planned[-1].stop
         if trainer.global_step < stop and not trainer.should_stop:
-            rank_zero_warn(f"The run ended at step {trainer.global_step}, in the midst of phases of {stop} steps")
+            rank_zero_warn(f"The run ended at step {trainer.global_step}, before its phases end at step {stop}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ends the phase where the metric no longer improves."""
+        """Ends the current phase if the monitored metric has stopped improving."""
         is_in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if self._watch is None or self._entered is None or not is_in_fit:
+        if self._watch is None or self._current is None or not is_in_fit:
             return
-        index, step = self._planned.index(self._entered), trainer.global_step
-        if self._watch.sees_plateau(trainer, pl_module) and step < self._entered.stop:
-            self._ended.append((index, step))
+        index, step = self._planned.index(self._current), trainer.global_step
+        if self._watch.sees_plateau(trainer, pl_module) and step < self._current.stop:
+            self._ended_early.append((index, step))
             self._planned = end_early(self._planned, index, step)
-            self._entered = self._planned[index]
+            self._current = self._planned[index]
             rank_zero_info(
                 f"{self._watch.plateau.monitor} no longer improves: phase {index + 1} ends at step {step}, and the run "
                 f"at step {self._planned[-1].stop}"
@@ -189,57 +191,57 @@ class Phases(L.Callback):
             trainer.should_stop = trainer.should_stop or index + 1 == len(self._planned)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps what was followed, under a name that schedules of all kinds share: one must not replace another."""
+        """Saves the plan under one key for all subclasses, so that a run resumed with another schedule is detected."""
         watch = None if self._watch is None else self._watch.state_dict()
-        checkpoint["phases"] = {"followed": self._followed, "ended": self._ended, "watch": watch}
+        checkpoint["phases"] = {"followed": self._plan, "ended": self._ended_early, "watch": watch}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get("phases")
         if state is None or not trainer.training:
             return
-        followed = state["followed"]
-        self._followed = None if followed is None else [(text, numbers) for text, numbers in followed]
-        self._ended = [(index, step) for index, step in state["ended"]]
+        plan = state["followed"]
+        self._plan = None if plan is None else [(text, numbers) for text, numbers in plan]
+        self._ended_early = [(index, step) for index, step in state["ended"]]
         if self._watch is not None and state["watch"] is not None:
             self._watch.load_state_dict(state["watch"])
 
-    def _at(self, step: int) -> PlannedPhase:
+    def _phase_at(self, step: int) -> PlannedPhase:
         return next((phase for phase in self._planned if step < phase.stop), self._planned[-1])
 
     def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule, phase: PlannedPhase) -> None:
         optimizer = trainer.optimizers[0]
         index = self._planned.index(phase)
         if index and trainer.global_step == phase.start:
-            self._begin(pl_module, optimizer, self._planned[index - 1], phase)
-        self._evaluated = freeze_optimizer_groups(trainer, pl_module, phase.first, phase.norm)
-        self._entered = phase
+            self._start_phase(pl_module, optimizer, self._planned[index - 1], phase)
+        self._eval_modules = freeze_optimizer_groups(trainer, pl_module, phase.first, phase.norm)
+        self._current = phase
 
-    def _begin(self, pl_module: nn.Module, optimizer: Optimizer, before: PlannedPhase, phase: PlannedPhase) -> None:
-        """Does what happens once between two phases, in a run that is resumed just there too."""
-        if phase.first != before.first:
-            # moments are of other gradients; fastai's `freeze_to` drops them as well
-            _forget(optimizer)
+    def _start_phase(self, pl_module: nn.Module, optimizer: Optimizer, last: PlannedPhase, phase: PlannedPhase) -> None:
+        """Clears moments and restores the best weights between two phases, also in a run resumed there."""
+        if phase.first != last.first:
+            # the moments belong to the gradients of other groups; fastai's `freeze_to` clears them as well
+            _clear_state(optimizer)
         if self._watch is not None:
             if self._watch.weights is not None:
                 pl_module.load_state_dict(self._watch.weights)
-                _forget(optimizer)
+                _clear_state(optimizer)
             self._watch.reset()
 
 
-def _difference(before: list[tuple[str, list[float]]], now: list[tuple[str, list[float]]]) -> str:
-    """Says where two plans first differ."""
+def _first_difference(before: list[tuple[str, list[float]]], now: list[tuple[str, list[float]]]) -> str:
+    """Describes the first difference between two plans."""
     if len(before) != len(now):
         return f"there were {len(before)} and are {len(now)}"
     index = next(i for i, (old, new) in enumerate(zip(before, now, strict=True)) if old != new)
     return f"phase {index + 1} was {before[index][0]} and is {now[index][0]}"
 
 
-def _forget(optimizer: Optimizer) -> None:
-    """Drops moments, also those of an optimizer that this one wraps."""
+def _clear_state(optimizer: Optimizer) -> None:
+    """Clears the state (moments) of an optimizer and of any optimizer that it wraps."""
     optimizer.state.clear()
     for inner in vars(optimizer).values():
         if isinstance(inner, Optimizer):
-            _forget(inner)
+            _clear_state(inner)
 
 
 def _set_momentum(group: dict[str, Any], momentum: float) -> None:

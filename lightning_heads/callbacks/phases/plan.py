@@ -1,4 +1,4 @@
-"""Phases of training, laid out over the steps of a run."""
+"""Phases of training and their assignment to the steps of a run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,16 +12,18 @@ from ...optim.schedules import Custom, Cycle, Shape
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of training in which the same parameter groups train. At most one phase of a run leaves its length out.
+    """A part of training in which the same parameter groups train. At most one phase of a run may have no length.
 
     Attributes:
         epochs: Length in epochs or fractions of one.
-        steps: Length in optimizer steps, in place of `epochs`. With neither, what the other phases leave of the run.
+        steps: Length in optimizer steps, in place of `epochs`. With neither, the phase takes the steps that the other
+            phases leave.
         train_from: First parameter group that trains, fastai's `freeze_to`: 0 for all, -1 for the head alone.
         lr: Peak learning rates; see `slice_lr`. By default those of the optimizer's groups.
-        shape: How learning rates and momentum go over the phase: `Cycle` (the default), `FlatCosine`, `Restarts`,
-            `Constant`, one of your own, or a function from the position in 0..1 to a factor.
-        norm: What normalization layers of the frozen groups do; see `freeze_to`.
+        shape: Shape of the learning rates and momentum over the phase: `Cycle` (the default), `FlatCosine`, `Restarts`,
+            `Constant`, one of your own, or a function from the position in 0..1 to a factor of the learning rate.
+        norm: What normalization layers of the frozen groups do: `train` trains them, `stats` only updates their
+            running statistics, `eval` fixes both and disables dropout; see `freeze_to`.
     """
 
     epochs: float | None = None
@@ -45,15 +47,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """A phase with its place in a run.
+    """A phase with its first and last steps in a run.
 
     Attributes:
         start: First step.
-        stop: Step after the last.
+        stop: Step after the last one.
         first: First parameter group that trains.
         norm: What normalization layers of the frozen groups do.
         rates: Peak learning rate of each group.
-        shape: How learning rates and momentum go.
+        shape: Shape of the learning rates and momentum.
     """
 
     start: int
@@ -64,13 +66,13 @@ class PlannedPhase:
     shape: Shape
 
     def at(self, step: int) -> tuple[list[float], float | None]:
-        """Returns the learning rate of each group and the momentum of a step; after the last they stay."""
+        """Returns the learning rate of each group and the momentum at a step; both stay constant from `stop` on."""
         position = min((step - self.start) / (self.stop - self.start), 1.0)
         factor = self.shape.factor(position)
         return [rate * factor for rate in self.rates], self.shape.momentum(position)
 
     def signature(self) -> list[float]:
-        """Returns numbers that differ where two phases do anything else; functions are compared by their values."""
+        """Returns numbers that are the same for equal phases; shapes are compared by their values at 17 positions."""
         curve = [(self.shape.factor(i / 16), self.shape.momentum(i / 16) or 0.0) for i in range(17)]
         policy = get_args(NormPolicy).index(self.norm)
         return [self.start, self.stop, self.first, policy, *self.rates, *(value for pair in curve for value in pair)]
@@ -85,39 +87,40 @@ class PlannedPhase:
 def plan_phases(
     phases: Sequence[Phase], base_rates: LearningRate, num_groups: int, total: int, epoch: float, *, cut: bool = False
 ) -> list[PlannedPhase]:
-    """Lays phases out over a run.
+    """Assigns consecutive steps of a run to phases.
 
     Args:
         phases: The phases.
-        base_rates: Learning rates of the phases that have none.
+        base_rates: Learning rates of phases without `lr`.
         num_groups: Number of parameter groups.
         total: Length of the run in optimizer steps.
         epoch: Length of an epoch in optimizer steps, or infinity where it is unknown.
-        cut: Whether to cut phases that are longer than the run, as a trial of a few steps does.
+        cut: Whether to truncate phases that are longer than the run, for `fast_dev_run`.
 
     Raises:
         ValueError: If the phases do not fill the run, or one of them does not fit the groups.
     """
     lengths = [_length(phase, epoch) for phase in phases]
     known = sum(length for length in lengths if length is not None)
-    free = sum(length is None for length in lengths)
-    if free > 1:
-        raise ValueError(f"Expected at most one phase without `epochs` or `steps`, but {free} have neither")
-    bounds, place = [0], 0.0
+    num_open = sum(length is None for length in lengths)
+    if num_open > 1:
+        raise ValueError(f"Expected at most one phase without `epochs` or `steps`, but {num_open} have neither")
+    bounds, position = [0], 0.0
     for length in lengths:
-        place += total - known if length is None else length
-        bounds.append(min(round(place), total) if cut else round(place))
+        position += total - known if length is None else length
+        bounds.append(min(round(position), total) if cut else round(position))
     got = " + ".join("the rest" if length is None else f"{length:g}" for length in lengths)
     if not cut and (bounds[-1] != total or sorted(bounds) != bounds):
-        advice = "raise `max_epochs` or `max_steps`" if free or known > total else "leave the length of one phase out"
+        too_long = num_open or known > total
+        advice = "raise `max_epochs` or `max_steps`" if too_long else "leave the length of one phase out"
         raise ValueError(
-            f"Expected phases of {total} steps in all, as the run has ({_epochs(total, epoch)}), but got {got}; "
-            f"{advice}"
+            f"Expected phases of {total} steps in total, the length of the run ({_epochs(total, epoch)}), but got "
+            f"{got}; {advice}"
         )
     if not cut and len(set(bounds)) < len(bounds):
         raise ValueError(
-            f"Expected every phase to have a step, but of {total} ({_epochs(total, epoch)}) they take {got}; lengthen "
-            "the one that has none, shorten the others, or raise `max_epochs` or `max_steps`"
+            f"Expected every phase to have a step, but a run of {total} ({_epochs(total, epoch)}) is divided into "
+            f"{got}; lengthen the phase without a step, shorten the others, or raise `max_epochs` or `max_steps`"
         )
     return [
         PlannedPhase(
@@ -134,7 +137,7 @@ def plan_phases(
 
 
 def end_early(phases: Sequence[PlannedPhase], index: int, step: int) -> list[PlannedPhase]:
-    """Ends one phase at a step and moves those after it forward."""
+    """Returns the phases with one of them ended at a step and the later ones moved forward accordingly."""
     saved = phases[index].stop - step
     return [
         *phases[:index],
@@ -154,11 +157,11 @@ def _length(phase: Phase, epoch: float) -> float | None:
         return phase.steps
     if not math.isfinite(epoch):
         raise ValueError(
-            "Expected phases in `steps`, as the data do not say how long an epoch is, but got one of "
-            f"{phase.epochs:g} epochs; `limit_train_batches` says it too"
+            "Expected phases in `steps`, as the length of an epoch is unknown, but got one of "
+            f"{phase.epochs:g} epochs; `limit_train_batches` makes it known"
         )
     return phase.epochs * epoch
 
 
 def _epochs(total: int, epoch: float) -> str:
-    return f"{total / epoch:g} epochs" if math.isfinite(epoch) else "an epoch has no length"
+    return f"{total / epoch:g} epochs" if math.isfinite(epoch) else "epochs of unknown length"

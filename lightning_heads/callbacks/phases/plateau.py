@@ -1,4 +1,4 @@
-"""Watching for a metric that no longer improves."""
+"""Detects that a monitored metric has stopped improving."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Plateau:
-    """What ends a phase early: a metric that has not improved for some evaluations.
+    """Condition that ends a phase early: a metric has not improved for some number of evaluations.
 
     Attributes:
         monitor: Name of a logged metric.
         mode: Whether lower or higher is better.
-        patience: Evaluations without improvement that end a phase.
-        min_delta: What counts as an improvement.
-        restore_best: Whether the next phase begins from the best weights of this one, however it ended.
+        patience: Number of evaluations without improvement after which a phase ends.
+        min_delta: Smallest change that counts as an improvement.
+        restore_best: Whether the next phase starts from the best weights of this one, whether it ended early or not.
     """
 
     monitor: str = "val_loss"
@@ -31,25 +31,26 @@ class Plateau:
             raise ValueError(f"Expected `mode` to be min or max, but got {self.mode!r}")
         if self.patience < 1 or self.min_delta < 0:
             raise ValueError(
-                f"Expected `patience` above 0 and `min_delta` not below it, but got {self.patience}, {self.min_delta}"
+                f"Expected `patience` to be at least 1 and `min_delta` to be at least 0, but got {self.patience} and "
+                f"{self.min_delta}"
             )
 
 
 class PlateauWatch:
-    """Follows the metric of a plateau through one phase."""
+    """Records the best value and weights of the monitored metric within one phase."""
 
     def __init__(self, plateau: Plateau) -> None:
         self.plateau = plateau
         self.reset()
 
     def reset(self) -> None:
-        """Begins a phase."""
+        """Forgets the best value and weights, at the start of a phase."""
         self.best: float | None = None
         self.waited = 0
         self.weights: dict[str, Tensor] | None = None
 
     def sees_plateau(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
-        """Takes note of an evaluation; tells whether it was one too many without improvement.
+        """Records the metric; true once `patience` evaluations pass without improvement on any rank.
 
         Raises:
             ValueError: If the metric was not logged.
@@ -67,13 +68,13 @@ class PlateauWatch:
                 self.weights = {name: w.detach().cpu().clone() for name, w in pl_module.state_dict().items()}
         else:
             self.waited += 1
-        over = trainer.strategy.reduce_boolean_decision(self.waited >= self.plateau.patience, all=False)
-        return bool(over)
+        is_over = trainer.strategy.reduce_boolean_decision(self.waited >= self.plateau.patience, all=False)
+        return bool(is_over)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint needs to go on watching."""
+        """Returns the best value and weights, and the number of evaluations since."""
         return {"best": self.best, "waited": self.waited, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on watching from a checkpoint."""
+        """Restores what `state_dict` returned."""
         self.best, self.waited, self.weights = state["best"], state["waited"], state["weights"]

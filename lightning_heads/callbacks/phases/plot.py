@@ -1,4 +1,4 @@
-"""A picture of a schedule."""
+"""Plot of a schedule."""
 
 import math
 from pathlib import Path
@@ -22,15 +22,15 @@ def plot_schedule(
     epoch_steps: int = 100,
     path: str | Path | None = None,
 ) -> "Figure":
-    """Draws the learning rate of each parameter group, where it trains, and the momentum; needs the extra `plots`.
+    """Plots the learning rate of each parameter group while it trains, and the momentum; needs the extra `plots`.
 
     Args:
-        schedule: Phases, or a recipe.
-        epochs: Length of the run.
+        schedule: `Phases`, or a subclass such as `FineTune`.
+        epochs: Length of the run in epochs.
         lr: Learning rate of the task.
         num_groups: Number of parameter groups of the model.
-        epoch_steps: Optimizer steps an epoch.
-        path: Picture file to write as well.
+        epoch_steps: Number of optimizer steps an epoch.
+        path: Image file to which the plot is also saved.
 
     Raises:
         ValueError: If the phases do not fit the run or the groups.
@@ -48,12 +48,12 @@ def plot_schedule(
             momenta.append(math.nan if momentum is None else momentum)
     figure = new_figure(8, 5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    places = [step / epoch_steps for step in range(total)]
+    positions = [step / epoch_steps for step in range(total)]
     for group, curve in enumerate(curves):
-        upper.plot(places, curve, label=f"group {group}" + (" (head)" if group == num_groups - 1 else ""))
+        upper.plot(positions, curve, label=f"group {group}" + (" (head)" if group == num_groups - 1 else ""))
     upper.set(yscale="log", ylabel="learning rate")
     upper.legend()
-    lower.plot(places, momenta, color="tab:gray")
+    lower.plot(positions, momenta, color="tab:gray")
     lower.set(xlabel="epoch", ylabel="momentum")
     for phase in phases[1:]:
         for axes in (upper, lower):

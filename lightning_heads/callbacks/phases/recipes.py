@@ -1,4 +1,4 @@
-"""fastai's ways of training, as phases."""
+"""fastai's training schedules as phases: one-cycle, fine-tuning and gradual unfreezing."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,16 +11,17 @@ from .plateau import Plateau
 
 
 class OneCycle(Phases):
-    """Trains everything with one cycle of learning rate and momentum over the whole run: fastai's `fit_one_cycle`.
+    """Trains all groups with one cycle of learning rate and momentum over the whole run: fastai's `fit_one_cycle`.
 
-    Learning rates of the groups are the peaks, so that slices keep their ratios.
+    The learning rates of the groups are the peaks of the cycle, so that their ratios stay the same.
 
     Args:
-        pct_start: Fraction of the steps that warm up.
-        div: Peak over the first learning rate.
-        div_final: Peak over the last learning rate.
-        moms: Momentum (the first beta of Adam) at the start, the peak and the end, or None to leave it alone.
-        allow_new_plan: See `Phases`.
+        pct_start: Fraction of the steps used for warm-up.
+        div: Peak learning rate divided by the first.
+        div_final: Peak learning rate divided by the last.
+        moms: Momentum (the first beta of Adam) at the start, the peak and the end, or None to leave it unchanged.
+        allow_new_plan: Whether a resumed run may have other phases, learning rates or another length than its
+            checkpoint. By default that is an error.
     """
 
     def __init__(
@@ -36,21 +37,23 @@ class OneCycle(Phases):
 
 
 class FineTune(Phases):
-    """Trains the head first, then everything with low learning rates for early layers: fastai's `fine_tune`.
+    """Trains the head alone, then all groups with lower learning rates for early layers: fastai's `fine_tune`.
 
-    The trainer's `max_epochs` counts both phases. With one learning rate it is exactly
-    `fine_tune(max_epochs - frozen_epochs, base_lr=lr, freeze_epochs=frozen_epochs)`: the head at `lr`, then, at half of
-    it, from `lr / lr_mult` for the first layers to the head. With a pair, or one rate a group, the head alone trains at
-    the last of them, then everything at them as they are.
+    The trainer's `max_epochs` counts both phases. With a single learning rate, the schedule is exactly
+    `fine_tune(max_epochs - frozen_epochs, base_lr=lr, freeze_epochs=frozen_epochs)`: the head trains at `lr`, then the
+    groups train at rates from `lr / 2 / lr_mult` (first group) to `lr / 2` (head). With a pair, or one learning rate a
+    group, the head alone trains at the last rate, then every group at its own.
 
     Args:
-        frozen_epochs: Epochs, or a fraction of one, of the head alone; 0 for none.
-        lr_mult: Learning rate of the head over that of the first layers in the second phase, where `lr` is one number.
-        pct_start: Fraction of the second phase that warms up.
-        div: Peak over the first learning rate of the second phase.
-        norm: What normalization layers of the frozen encoder do; see `freeze_to`.
-        plateau: See `Phases`.
-        allow_new_plan: See `Phases`.
+        frozen_epochs: Length in epochs, or a fraction of one, of the phase that trains the head alone; 0 for none.
+        lr_mult: Learning rate of the head over that of the first group in the second phase, if `lr` is one number.
+        pct_start: Fraction of the second phase used for warm-up.
+        div: Peak learning rate of the second phase divided by its first.
+        norm: What normalization layers of the frozen encoder do: `train` trains them, `stats` only updates their
+            running statistics, `eval` fixes both and disables dropout; see `freeze_to`.
+        plateau: Ends a phase early when a monitored metric stops improving; see `Phases`.
+        allow_new_plan: Whether a resumed run may have other phases, learning rates or another length than its
+            checkpoint. By default that is an error.
     """
 
     def __init__(
@@ -71,27 +74,30 @@ class FineTune(Phases):
         self.lr_mult = lr_mult
 
     def phases_for(self, rates: list[float]) -> list[Phase]:
-        *frozen, whole = self.phases
+        *frozen, unfrozen = self.phases
         top = rates[-1]
         slices = (top / 2 / self.lr_mult, top / 2) if len(set(rates)) == 1 else tuple(rates)
-        return [*(replace(phase, lr=(None, top)) for phase in frozen), replace(whole, lr=slices)]
+        return [*(replace(phase, lr=(None, top)) for phase in frozen), replace(unfrozen, lr=slices)]
 
 
 class GradualUnfreeze(Phases):
-    """Thaws one parameter group after another from the head on, with lower rates at each stage: ULMFiT (Howard 2018).
+    """Unfreezes one parameter group after another, starting at the head, with lower learning rates at each stage.
 
-    Stages that would go beyond the first group are left out: a model of three groups has three. At each stage, the
-    learning rate of each group is that of the group after it divided by `factor`, or as the task's `lr` has them where
-    that is not one number. The last stage takes what the others leave of the run.
+    This is ULMFiT's gradual unfreezing (Howard 2018). Stages beyond the first group are left out: a model of three
+    groups has three. At each stage, the learning rate of each group is that of the next group divided by `factor`, or,
+    if the task's `lr` is not one number, the task's rate of that group; both are multiplied by `lr_scale`. The last
+    stage takes the steps that the others leave.
 
     Args:
-        epochs: Epochs of each stage but the last.
-        train_from: First group that trains at each stage; see `Phase`.
-        lr_scale: Learning rate of the head at each stage over the task's.
-        factor: Learning rate of a group over that of the one before.
-        norm: What normalization layers of frozen groups do; see `freeze_to`.
-        plateau: See `Phases`.
-        allow_new_plan: See `Phases`.
+        epochs: Length of each stage but the last, in epochs.
+        train_from: First group that trains at each stage; negative numbers count from the end.
+        lr_scale: Factor by which the learning rates are multiplied at each stage.
+        factor: Learning rate of a group divided by that of the previous group.
+        norm: What normalization layers of the frozen groups do: `train` trains them, `stats` only updates their
+            running statistics, `eval` fixes both and disables dropout; see `freeze_to`.
+        plateau: Ends a phase early when a monitored metric stops improving; see `Phases`.
+        allow_new_plan: Whether a resumed run may have other phases, learning rates or another length than its
+            checkpoint. By default that is an error.
     """
 
     def __init__(
@@ -106,7 +112,7 @@ class GradualUnfreeze(Phases):
         allow_new_plan: bool = False,
     ) -> None:
         if not train_from:
-            raise ValueError("Expected `train_from` to have a stage, but it is empty")
+            raise ValueError("Expected `train_from` to have at least one stage, but it is empty")
         if len(lr_scale) != len(train_from):
             raise ValueError(
                 f"Expected `lr_scale` to have {len(train_from)} entries, one a stage, but got {len(lr_scale)}"

@@ -1,4 +1,4 @@
-"""The table that says what trains when."""
+"""Text table of the phases of a run."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from .plan import PlannedPhase
 
 
 def phase_table(pl_module: nn.Module, optimizer: Optimizer, phases: Sequence[PlannedPhase], epoch: float) -> str:
-    """Returns lines that say, for each phase, its length, what trains, how much, and at which learning rates."""
-    groups, free = gather_groups(optimizer), user_trainable(pl_module)
+    """Returns a table with a row for each phase: its length, trained modules, parameter count, peak rates and shape."""
+    groups, trainable = gather_groups(optimizer), user_trainable(pl_module)
     rows = [("phase", "epochs", "steps", "trains", "parameters", "peak lr", "shape")]
     for i, phase in enumerate(phases):
-        trained = [p for p in group_parameters(groups[phase.first :]) if id(p) in free]
+        trained = [p for p in group_parameters(groups[phase.first :]) if id(p) in trainable]
         names = _module_names(pl_module, {id(p) for p in trained})
-        frozen = {id(p) for p in group_parameters(groups[: phase.first])} & free
+        frozen = {id(p) for p in group_parameters(groups[: phase.first])} & trainable
         norms = [p for p in norm_parameters(pl_module) if id(p) in frozen] if phase.norm == "train" else []
         rates = dict.fromkeys([phase.rates[phase.first], phase.rates[-1]])
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -38,7 +38,7 @@ def phase_table(pl_module: nn.Module, optimizer: Optimizer, phases: Sequence[Pla
 
 
 def _module_names(module: nn.Module, trained: set[int], prefix: str = "") -> list[str]:
-    """Names the largest modules all of whose parameters train, and the parameters that lie beside such modules."""
+    """Returns the names of the largest modules whose parameters all train, and of trained parameters outside them."""
     ids = [id(p) for p in module.parameters()]
     if ids and all(i in trained for i in ids):
         return [prefix or "everything"]

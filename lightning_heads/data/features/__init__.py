@@ -1,1 +1,1 @@
-"""Features of a frozen encoder in place of images."""
+"""Cached features of a frozen encoder: data sets, storage and fingerprints."""

@@ -1,4 +1,4 @@
-"""Features in place of images."""
+"""Data sets and loaders of cached features in place of images."""
 
 import copy
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from ..pairs.dataset import PairedImages
 
 
 class FeatureDataset(Dataset[Any]):
-    """What was made of the images of a data set, with what else its samples hold.
+    """Features of the images of a data set, each with what follows the image in its sample, such as the target.
 
     Args:
-        features: The features, `(views, n, ...)`; of several views, one is drawn from torch's generator at each access.
-        rest: Gives what follows the image in a sample, by its index.
-        owner: What must not go while the features are in use.
+        features: The features, `(views, n, ...)`; of several views, one is drawn by torch's generator at each access.
+        rest: Maps the index of a sample to what follows its image.
+        owner: Object kept alive with the features, such as their temporary directory.
     """
 
     def __init__(self, features: Tensor, rest: Callable[[int], tuple[Any, ...]], owner: object = None) -> None:
@@ -36,29 +36,29 @@ class FeatureDataset(Dataset[Any]):
 
 @runtime_checkable
 class CacheableDataset(Protocol):
-    """A data set of images that can tell what it gives without reading them."""
+    """A data set of images that identifies its images and returns their targets without reading image files."""
 
     def image_key(self) -> object:
-        """Returns what determines the images: equal if they are."""
+        """Returns an object whose fingerprint is equal for equal images."""
         ...
 
     def extras(self, index: int) -> tuple[Any, ...]:
-        """Returns what follows the image in a sample."""
+        """Returns what follows the image in a sample, such as the target."""
         ...
 
 
 def dataset_of(loader: DataLoader[Any]) -> Dataset[Any]:
-    """Returns the data set that a loader was made for."""
+    """Returns the data set that was passed to a loader."""
     return loader.samples if isinstance(loader, SeededLoader) else loader.dataset
 
 
 def single_images(dataset: Dataset[Any]) -> Dataset[Any]:
-    """Returns the data set whose samples begin with one image: of pairs, that which they are put together from."""
+    """Returns the data set of single images: that of `PairedImages` from which pairs are formed, else the data set."""
     return dataset.images if isinstance(dataset, PairedImages) else dataset
 
 
 def loader_of_features(loader: DataLoader[Any], features: FeatureDataset) -> DataLoader[Any]:
-    """Returns a loader like another, with the same samples in the same order, but of features."""
+    """Returns a copy of a loader with the same samples in the same order, but features in place of images."""
     dataset: Any = dataset_of(loader)
     if isinstance(dataset, PairedImages):
         paired = copy.copy(dataset)
@@ -74,9 +74,9 @@ def loader_of_features(loader: DataLoader[Any], features: FeatureDataset) -> Dat
 
 
 def check_loader(loader: DataLoader[Any]) -> None:
-    """Raises ValueError unless a loader makes plain batches of a map-style data set."""
-    plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    if not plain or loader.batch_sampler is None:
+    """Raises ValueError unless a loader batches a map-style data set with torch's default collate function."""
+    is_map_style = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    if not is_map_style or loader.batch_sampler is None:
         of = f" of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else ""
         raise ValueError(
             "Expected `DataLoader`s that make batches of a map-style data set, for their features to be cached, but "
@@ -87,7 +87,7 @@ def check_loader(loader: DataLoader[Any]) -> None:
 
 
 def collate_with_rest(samples: list[Any]) -> tuple[Tensor, list[tuple[Any, ...]]]:
-    """Makes a batch of the images and a list of what follows each.
+    """Stacks the images of samples to `(b, c, h, w)`, and lists what follows the image in each sample.
 
     Raises:
         TypeError: If a sample neither is an image nor begins with one.
@@ -95,7 +95,7 @@ def collate_with_rest(samples: list[Any]) -> tuple[Tensor, list[tuple[Any, ...]]
     split = [tuple(sample) if isinstance(sample, (tuple, list)) else (sample,) for sample in samples]
     if not (split[0] and isinstance(split[0][0], Tensor)):
         raise TypeError(
-            f"Expected samples of images, or of an image and what follows, to cache features of, but got "
+            f"Expected samples that are an image tensor or begin with one, for features to be cached, but got "
             f"{type(samples[0]).__name__}"
         )
     return torch.stack([sample[0] for sample in split]), [sample[1:] for sample in split]

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import pickle
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,8 @@ from ...optim.freezing import FREEZE_MARKERS
 
 # what a module has beside what it was built from: hooks, modes, what is frozen and what is compiled
 _PASSING = {*vars(nn.Module()), *FREEZE_MARKERS, "_compiled_call_impl"} - {"_parameters", "_buffers", "_modules"}
-_ROOMS = "data", "encoders", "heads.py", "layers", "models"  # of this package, where images and features are made
+# Folders of this package whose code makes images or features.
+_ROOMS = "callbacks/feature_cache", "data", "encoders", "heads", "layers", "models", "utils"
 
 
 def fingerprint(*things: object) -> str:
@@ -49,9 +51,16 @@ def fingerprint(*things: object) -> str:
 def _makers() -> bytes:
     """Returns the versions of libraries and this package's code that images and features are made by."""
     versions = f"{PIL.__version__} {version('timm')} {torch.__version__} {torchvision.__version__}"
-    root = Path(__file__).parents[1]
-    files = sorted(path for room in _ROOMS for path in [root / room, *(root / room).rglob("*.py")] if path.is_file())
-    return versions.encode() + b"".join(path.read_bytes() for path in files)
+    return versions.encode() + b"".join(path.read_bytes() for path in _source_files(_ROOMS))
+
+
+def _source_files(rooms: Iterable[str]) -> list[Path]:
+    """Returns the source files of folders of this package; a folder without any would go unnoticed in fingerprints."""
+    root = Path(__file__).parents[2]
+    files = {room: sorted((root / room).rglob("*.py")) for room in rooms}
+    if missing := [room for room, found in files.items() if not found]:
+        raise FileNotFoundError(f"Expected source files in {root / missing[0]}, but there are none")
+    return [path for found in files.values() for path in found]
 
 
 class _Digest:

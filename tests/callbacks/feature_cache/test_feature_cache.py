@@ -1,4 +1,4 @@
-"""Training on cached features: the same heads as on images, by an encoder that sees each image once."""
+"""Training on cached features gives the same heads as on images, and the encoder encodes each image once."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ class Stream(IterableDataset[Any]):
 
 
 class Batches:
-    """No `DataLoader`, which Lightning takes as well."""
+    """An iterable of batches that is no `DataLoader`, which Lightning accepts too."""
 
     def __len__(self) -> int:
         return 1
@@ -37,7 +37,7 @@ class Batches:
 
 
 class Count(L.Callback):
-    """Counts the images that the encoder sees, from epoch to epoch."""
+    """Counts the images that the encoder has encoded by the end of each epoch."""
 
     def __init__(self) -> None:
         self.seen, self.epochs = 0, list[int]()
@@ -85,7 +85,7 @@ def _phases() -> lh.Phases:
 
 @pytest.mark.parametrize("kind", ["images", "hypercolumns", "pairs", "embeddings"])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_trains_the_head_that_images_would(kind: str, num_workers: int, photos: Path, tmp_path: Path) -> None:
+def test_trains_the_same_head_as_on_images(kind: str, num_workers: int, photos: Path, tmp_path: Path) -> None:
     heads, losses, counts = [], [], []
     for extra in ([], [lh.FeatureCache(progress=False)]):
         L.seed_everything(1, verbose=False)
@@ -101,12 +101,12 @@ def test_trains_the_head_that_images_would(kind: str, num_workers: int, photos: 
         torch.testing.assert_close(cached, live, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-5)
     sanity = 8 if kind == "pairs" else 4
-    # the sanity check sees one batch of images as they are, and of each set one image is tried first
+    # the sanity check encodes a batch of images, and one image of each set is encoded first for the features' shape
     assert counts[1] == [sanity + 20 + 2] * FROZEN
     assert counts[0][0] >= sanity + (40 if kind == "pairs" else 20)
 
 
-def test_images_come_back_when_the_encoder_trains(photos: Path, tmp_path: Path) -> None:
+def test_images_are_used_again_when_the_encoder_trains(photos: Path, tmp_path: Path) -> None:
     states = []
     for extra in ([], [lh.FeatureCache(progress=False)]):
         L.seed_everything(1, verbose=False)
@@ -128,7 +128,7 @@ def test_an_encoder_that_changes_is_not_cached(norm: Any, photos: Path, tmp_path
     assert count.epochs[1] == count.epochs[0] + 20
 
 
-def test_an_epoch_that_thaws_is_trained_on_images(photos: Path, tmp_path: Path) -> None:
+def test_an_epoch_that_unfreezes_is_trained_on_images(photos: Path, tmp_path: Path) -> None:
     count = Count()
     phases = lh.Phases([lh.Phase(1.5, train_from=-1, norm="eval"), lh.Phase(0.5)])
     trainer = trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), count], epochs=2)
@@ -171,7 +171,7 @@ def test_files_are_read_once_for_all_views(
     trainer.fit(_task("images"), lh.ImageFolderData(photos, image_size=32, batch_size=4, num_workers=num_workers))
     read = log.read_text().splitlines()
     assert len(set(read)) == 16
-    assert len(read) <= 16 + 1  # of which one is tried first, by another worker
+    assert len(read) <= 16 + 1  # another worker reads one of them first, for the features' shape
 
 
 def test_a_second_frozen_phase_encodes_again(photos: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_second_frozen_phase_encodes_again(photos: Path, tmp_path: Path) -> No
         torch.testing.assert_close(states[1][name], live, atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_a_run_resumed_where_an_epoch_thaws_ends_alike(photos: Path, tmp_path: Path) -> None:
+def test_resuming_in_an_epoch_that_unfreezes_gives_equal_weights(photos: Path, tmp_path: Path) -> None:
     def run(callbacks: list[L.Callback], path: Path | None = None) -> lh.TransferModule:
         L.seed_everything(1, verbose=False)
         task = _task("images")
@@ -197,20 +197,20 @@ def test_a_run_resumed_where_an_epoch_thaws_ends_alike(photos: Path, tmp_path: P
         trainer_for(tmp_path, [phases, lh.FeatureCache(progress=False), *callbacks], 2).fit(task, data, ckpt_path=path)
         return task
 
-    whole = run([_Save(4, tmp_path / "half.ckpt")])
+    uninterrupted = run([_Save(4, tmp_path / "half.ckpt")])
     resumed = run([], tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
+    for name, value in uninterrupted.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
-def test_an_encoder_that_trains_unseen_is_an_error(photos: Path, tmp_path: Path) -> None:
-    class Thaw(L.Callback):
+def test_an_encoder_that_trains_beside_cached_features_is_an_error(photos: Path, tmp_path: Path) -> None:
+    class Unfreeze(L.Callback):
         def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
             pl_module.requires_grad_(True)
 
     frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
     with pytest.raises(RuntimeError, match="Expected the encoder to be frozen"):
-        trainer_for(tmp_path, [frozen, Thaw(), lh.FeatureCache(progress=False)], 1).fit(
+        trainer_for(tmp_path, [frozen, Unfreeze(), lh.FeatureCache(progress=False)], 1).fit(
             _task("images"), _data("images", photos)
         )
 
@@ -223,7 +223,7 @@ class Labeled(torch.utils.data.Dataset[Any]):
         return torch.rand(3, 32, 32), torch.tensor(index % 2)
 
 
-def test_targets_from_workers_hold_no_files(tmp_path: Path) -> None:
+def test_targets_from_workers_keep_no_shared_memory_open(tmp_path: Path) -> None:
     shared: list[bool] = []
 
     class Look(L.Callback):
@@ -239,7 +239,7 @@ def test_targets_from_workers_hold_no_files(tmp_path: Path) -> None:
     assert not any(shared)
 
 
-def test_loaders_of_the_user_give_images_afterwards(tmp_path: Path) -> None:
+def test_loaders_of_the_user_yield_images_after_the_run(tmp_path: Path) -> None:
     loaders = CombinedLoader([DataLoader(Labeled(), 4)], "sequential")
     frozen = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
     trainer = trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False)], 1)
@@ -278,7 +278,7 @@ def test_any_loader_is_cached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [4, 6, 8, 10, 12, 13])  # an epoch has 4 steps
 @pytest.mark.parametrize("norm_images", [0, 8])
-def test_a_resumed_run_ends_alike(step: int, norm_images: int, photos: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_gives_equal_weights(step: int, norm_images: int, photos: Path, tmp_path: Path) -> None:
     def run(callbacks: list[L.Callback], path: Path | None = None) -> lh.TransferModule:
         L.seed_everything(1, verbose=False)
         task = _task("images")
@@ -287,14 +287,14 @@ def test_a_resumed_run_ends_alike(step: int, norm_images: int, photos: Path, tmp
         trainer_for(tmp_path, [_phases(), cache, *callbacks], epochs=FROZEN + 1).fit(task, data, ckpt_path=path)
         return task
 
-    whole = run([_Save(step, tmp_path / "half.ckpt")])
+    uninterrupted = run([_Save(step, tmp_path / "half.ckpt")])
     resumed = run([], tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
+    for name, value in uninterrupted.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("step", [2, 6])
-def test_a_checkpoint_that_an_exception_left_is_exact(step: int, photos: Path, tmp_path: Path) -> None:
+def test_resuming_from_a_checkpoint_saved_on_exception_is_exact(step: int, photos: Path, tmp_path: Path) -> None:
     class Fail(lh.ImageClassifier):
         fails = False
 
@@ -318,8 +318,8 @@ def test_a_checkpoint_that_an_exception_left_is_exact(step: int, photos: Path, t
 
     with pytest.raises(RuntimeError, match="out of memory"):
         run(True)
-    resumed, whole = run(False, tmp_path / "stopped.ckpt"), run(False)
-    for name, value in whole.state_dict().items():
+    resumed, uninterrupted = run(False, tmp_path / "stopped.ckpt"), run(False)
+    for name, value in uninterrupted.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
@@ -347,7 +347,7 @@ def _fit_rank(photos: Path, world_size: int) -> tuple[list[int], dict[str, Tenso
     )
 
 
-def test_processes_encode_a_share_each(photos: Path, tmp_path: Path) -> None:
+def test_each_rank_encodes_a_part_of_the_images(photos: Path, tmp_path: Path) -> None:
     ranks = run_processes(_fit_rank, 2, tmp_path, photos, 2)
     assert ranks is not None
     (seen, head, loss), (other_seen, other_head, other_loss) = ranks
@@ -357,7 +357,7 @@ def test_processes_encode_a_share_each(photos: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(other_head[name], value, atol=0, rtol=0)
 
 
-def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_unsupported_runs_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`views` to be at least 1, but got 0"):
         lh.FeatureCache(views=0)
     with pytest.raises(ValueError, match=r"a schedule, such as `FineTune.norm=.eval..`, before `FeatureCache`"):
@@ -368,14 +368,14 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
         trainer_for(tmp_path, [frozen, lh.FeatureCache(progress=False)], epochs=1).fit(_task("pairs"), pairs)
     cache = [_phases(), lh.FeatureCache(progress=False)]
     refused: list[tuple[list[L.Callback], dict[str, Any], str]] = [
-        ([*cache, lh.MixUpCutMix()], {}, "no `MixUpCutMix` beside `FeatureCache`"),
+        ([*cache, lh.MixUpCutMix()], {}, "no `MixUpCutMix` with `FeatureCache`"),
         (cache, {"reload_dataloaders_every_n_epochs": 1}, "`reload_dataloaders_every_n_epochs` to be 0"),
     ]
     refused += [
         (
             [lh.Phases(_phases().phases, plateau=lh.Plateau("val_loss")), cache[1]],
             {"val_check_interval": every},
-            f"`val_check_interval` to be 1.0 beside `FeatureCache`.*, but got {every}",
+            f"`val_check_interval` to be 1.0 with `FeatureCache`.*, but got {every}",
         )
         for every in (0.5, 1)
     ]
@@ -402,12 +402,12 @@ def test_what_cannot_be_cached_is_refused(photos: Path, tmp_path: Path) -> None:
         trainer_for(tmp_path, cache, FROZEN + 1).fit(_task("images"), Batches())
     segmenter = lh.ImageSegmenter("test_resnet", 2, pretrained=False)
     with pytest.raises(
-        TypeError, match=r"whose model has pooled features to cache, .*, but got DynamicUnet\. The maps"
+        TypeError, match=r"whose model has pooled features to cache, .*, but got DynamicUnet\. The feature maps"
     ):
         trainer_for(tmp_path, [_phases(), lh.FeatureCache()]).fit(segmenter, _data("images", photos))
 
 
-def test_another_forward_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_an_overridden_forward_is_refused(photos: Path, tmp_path: Path) -> None:
     class Shifted(lh.ImageClassifier):
         def forward(self, *inputs: Tensor) -> Tensor:
             return super().forward(inputs[0] * 2 - 1)
@@ -426,7 +426,7 @@ def test_another_forward_is_refused(photos: Path, tmp_path: Path) -> None:
 
 
 class Opened(Dataset[Any]):
-    """Reads only where a worker has opened it."""
+    """A data set that can be read only in a worker, which opens it."""
 
     is_open = False
 
@@ -442,7 +442,7 @@ def _open(worker: int) -> None:
     Opened.is_open = True
 
 
-def test_images_are_read_as_the_loader_has_it(tmp_path: Path) -> None:
+def test_images_are_read_with_the_settings_of_the_loader(tmp_path: Path) -> None:
     count = Count()
     loader = DataLoader(Opened(), 4, num_workers=1, worker_init_fn=_open, multiprocessing_context="fork")
     phases = lh.Phases([lh.Phase(2, train_from=-1, norm="eval")])
@@ -462,7 +462,7 @@ def _fail_rank(photos: Path, world_size: int) -> str:
     return ""
 
 
-def test_a_share_that_fails_ends_all_processes(photos: Path, tmp_path: Path) -> None:
+def test_an_error_on_one_rank_is_raised_on_all(photos: Path, tmp_path: Path) -> None:
     (photos / "1/7.png").write_bytes(b"no image")
     ranks = run_processes(_fail_rank, 2, tmp_path, photos, 2)
     assert ranks is not None

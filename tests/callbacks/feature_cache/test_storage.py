@@ -1,4 +1,4 @@
-"""Features that outlive a run: found again where nothing changed, made anew where anything did, never half read."""
+"""Features in a folder: reused if nothing changed, computed again if anything did, never read incomplete."""
 
 import os
 import shutil
@@ -78,7 +78,7 @@ def fit(
 
 def test_a_second_run_encodes_nothing(photos: Path, tmp_path: Path) -> None:
     seen, head = fit(photos, tmp_path / "cache")
-    assert seen == COUNT + 2  # of each set one image is tried first
+    assert seen == COUNT + 2  # one image of each set is encoded first, for the shape of the features
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.safetensors")}
     assert len(files) == 2
     again, same_head = fit(photos, tmp_path / "cache")
@@ -91,18 +91,18 @@ def test_a_second_run_encodes_nothing(photos: Path, tmp_path: Path) -> None:
 
 
 def test_each_view_is_of_its_image(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a run broke off and left some views of an image."""
+    """Also if an interrupted run wrote only some views of an image."""
     settings: dict[str, Any] = {
         "cache": {"views": 3},
         "data": {"augment": True, "augmentation": v2.ColorJitter(0.001), "batch_size": 8},
     }
     folder = tmp_path / "views"
     with monkeypatch.context() as patch:
-        left = iter(range(1 + 3))  # one image is tried first
+        calls_left = iter(range(1 + 3))  # the first call is for the shape of the features
         features = FeatureEncoder.features
 
         def breaking(encoder: FeatureEncoder, images: Tensor) -> Tensor:
-            if next(left, None) is None:
+            if next(calls_left, None) is None:
                 raise RuntimeError("broken off")
             return features(encoder, images)
 
@@ -127,7 +127,7 @@ def test_each_view_is_of_its_image(photos: Path, tmp_path: Path, monkeypatch: py
         assert torch.cdist(view, images).argmin(dim=1).tolist() == [*range(16)]
 
 
-def test_another_head_and_learning_rate_find_the_features(photos: Path, tmp_path: Path) -> None:
+def test_another_head_and_learning_rate_reuse_the_features(photos: Path, tmp_path: Path) -> None:
     fit(photos, tmp_path / "cache")
     assert fit(photos, tmp_path / "cache", task={"lin_ftrs": [], "lr": 1e-3}, data={"batch_size": 5})[0] == 0
 
@@ -141,7 +141,7 @@ def _statistics(task: lh.TransferModule) -> None:
 
 
 class OtherModel(lh.ImageModel):
-    """Might compute something else."""
+    """A subclass, which might compute other features."""
 
 
 def _code(task: lh.TransferModule) -> None:
@@ -167,19 +167,21 @@ def _code(task: lh.TransferModule) -> None:
         pytest.param({"precision": "bf16-mixed"}, id="the precision"),
     ],
 )
-def test_what_determines_features_makes_them_anew(changed: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+def test_changes_that_affect_features_encode_again(changed: dict[str, Any], photos: Path, tmp_path: Path) -> None:
     fit(photos, tmp_path / "cache", data={"augment": True} if "augmentation" in changed.get("data", {}) else None)
     expected = fit(photos, None, **changed)[1]
     seen, head = fit(photos, tmp_path / "cache", **changed)
     assert seen >= 0.8 * COUNT  # the training set at least
     if "cache" in changed or "augment" in changed.get("data", {}) or "resize" in changed.get("data", {}):
-        return  # what is drawn at random depends on the run's seed without a folder
+        return  # without a folder, random draws depend on the seed of the run
     for one, other in zip(head, expected, strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("what", ["content", "time", "name", "more"])
-def test_changed_files_make_them_anew(what: str, photos: Path, tmp_path: Path, make_image: Callable[..., Path]) -> None:
+def test_changed_files_are_encoded_again(
+    what: str, photos: Path, tmp_path: Path, make_image: Callable[..., Path]
+) -> None:
     fit(photos, tmp_path / "cache")
     for path in photos.rglob("*.png"):
         if what == "content":
@@ -198,7 +200,7 @@ def test_changed_files_make_them_anew(what: str, photos: Path, tmp_path: Path, m
 
 
 def test_labels_may_change(photos: Path, tmp_path: Path) -> None:
-    """Targets come from the data set, not from the file."""
+    """Targets come from the data set, not from the file of features."""
     table = tmp_path / "table.csv"
     heads = []
     for flip in (False, True):
@@ -218,7 +220,7 @@ def test_labels_may_change(photos: Path, tmp_path: Path) -> None:
     assert not torch.allclose(heads[0], heads[1])
 
 
-def test_a_smaller_type_halves_the_file(photos: Path, tmp_path: Path) -> None:
+def test_half_precision_halves_the_file(photos: Path, tmp_path: Path) -> None:
     sizes = []
     for dtype in ("float32", "float16", "bfloat16"):
         _, head = fit(photos, tmp_path / dtype, cache={"dtype": dtype})
@@ -232,15 +234,15 @@ _RUN = """
 import sys, time
 from pathlib import Path
 import lightning_heads as lh
-from lightning_heads.data import feature_rows, read
+from lightning_heads.data.features import storage
+from lightning_heads.data.images import dataset
 from tests.callbacks.feature_cache.test_storage import fit
-feature_rows._SAVE_EVERY = 0.0
-whole = read.read_image
-def slowly(*args):
+storage._FLUSH_EVERY = 0.0
+read_image = dataset.read_image
+def read_slowly(*args):
     time.sleep(float(sys.argv[3]))
-    return whole(*args)
-import lightning_heads.data.dataset as dataset
-dataset.read_image = slowly
+    return read_image(*args)
+dataset.read_image = read_slowly
 if __name__ == "__main__":
     print("seen", fit(Path(sys.argv[1]), Path(sys.argv[2]))[0])
 """
@@ -281,17 +283,19 @@ def test_two_runs_share_a_folder(photos: Path, tmp_path: Path) -> None:
     assert sum(seen) == COUNT + 2
 
 
-def test_no_room_is_an_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OSError, match=r"Expected room for .* MiB of features, but: No space left on device.*training-"):
+    with pytest.raises(
+        OSError, match=r"Expected space for .* MiB of features, but: No space left on device.*training-"
+    ):
         fit(photos, tmp_path / "cache")
     assert not [*(tmp_path / "cache").glob("*.safetensors"), *(tmp_path / "cache").glob("*.partial")]
 
 
-def test_images_that_are_not_known_by_files_are_refused(tmp_path: Path) -> None:
+def test_data_sets_without_image_key_are_refused(tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 2), 2)
     phases = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")])
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False)
@@ -299,12 +303,12 @@ def test_images_that_are_not_known_by_files_are_refused(tmp_path: Path) -> None:
         trainer_for(tmp_path, [phases, lh.FeatureCache(tmp_path / "cache", progress=False)], 1).fit(task, loader)
 
 
-def test_transforms_that_cannot_be_told_apart_are_refused(photos: Path, tmp_path: Path) -> None:
+def test_transforms_that_cannot_be_pickled_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected what can be pickled, .*lambda"):
         fit(photos, tmp_path / "cache", data={"augment": True, "augmentation": v2.Lambda(lambda x: x)})
 
 
-def test_statistics_are_those_of_an_average_over_batches(photos: Path, tmp_path: Path) -> None:
+def test_statistics_are_averages_over_batches(photos: Path, tmp_path: Path) -> None:
     """The oracle is torch's own `update_bn`, on the same images."""
     found = {}
 
@@ -328,7 +332,7 @@ def test_statistics_are_those_of_an_average_over_batches(photos: Path, tmp_path:
         torch.testing.assert_close(found[name], value, atol=0, rtol=0, msg=name)
 
 
-def test_estimated_statistics_are_kept_and_not_estimated_again(photos: Path, tmp_path: Path) -> None:
+def test_estimated_statistics_are_saved_and_reused(photos: Path, tmp_path: Path) -> None:
     seen, head = fit(photos, tmp_path / "cache", cache={"norm_images": 8})
     assert seen == COUNT + 2
     (path,) = (tmp_path / "cache").glob("statistics-*.safetensors")
@@ -344,7 +348,7 @@ def _fit_rank(photos: Path, folder: Path | None) -> tuple[int, list[Tensor]]:
     return fit(photos, folder, cache={"norm_images": 8}, strategy=DDPStrategy(), devices=2)
 
 
-def test_processes_write_a_share_each(photos: Path, tmp_path: Path) -> None:
+def test_each_rank_writes_a_part_of_the_rows(photos: Path, tmp_path: Path) -> None:
     first = run_processes(_fit_rank, 2, tmp_path, photos, tmp_path / "cache")
     again = run_processes(_fit_rank, 2, tmp_path, photos, tmp_path / "cache")
     in_memory = run_processes(_fit_rank, 2, tmp_path, photos, None)
@@ -354,13 +358,13 @@ def test_processes_write_a_share_each(photos: Path, tmp_path: Path) -> None:
     assert first[0][0] + first[1][0] == COUNT + 2 + 2
     assert [seen for seen, _ in again] == [0, 0]
     assert fit(photos, tmp_path / "cache", cache={"norm_images": 8})[0] == 0
-    (tmp_path / "anew").mkdir()
+    (tmp_path / "new").mkdir()
     (statistics,) = (tmp_path / "cache").glob("statistics-*.safetensors")
-    shutil.copy(statistics, tmp_path / "anew")
-    assert fit(photos, tmp_path / "anew", cache={"norm_images": 8})[0] == COUNT + 2
+    shutil.copy(statistics, tmp_path / "new")
+    assert fit(photos, tmp_path / "new", cache={"norm_images": 8})[0] == COUNT + 2
     for path in (tmp_path / "cache").glob("*.safetensors"):
-        # the rows are where one process puts them
-        torch.testing.assert_close(load_file(path), load_file(tmp_path / "anew" / path.name), atol=1e-5, rtol=1e-5)
+        # the rows are in the same order as in a run of one process
+        torch.testing.assert_close(load_file(path), load_file(tmp_path / "new" / path.name), atol=1e-5, rtol=1e-5)
     for head, expected in [
         (run[rank][1], of[0][1])
         for of, run in ((first, first), (first, again), (in_memory, in_memory))
@@ -377,9 +381,9 @@ import lightning as L, torch
 from pathlib import Path
 from torch import nn
 import lightning_heads as lh
-from lightning_heads.callbacks import feature_encoding
+from lightning_heads.callbacks.feature_cache import encoding
 from tests.helpers import trainer_for
-feature_encoding._IN_MEMORY = 2**20
+encoding._MAX_IN_MEMORY = 2**20
 
 def allocated():
     return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
@@ -429,7 +433,7 @@ def test_lr_find_trains_on_features(photos: Path, tmp_path: Path) -> None:
         for name, value in task.state_dict().items():
             assert torch.equal(value, before[name])
     assert seen == 16 + 1
-    # what training finds there are the features of training images: those of validation, and a live epoch, are to come
+    # training reuses the features of training images; it encodes validation images, and all in the unfrozen epoch
     trainer.fit(task, data)
     assert seen == (16 + 1) + (4 + 4 + 1) + 20
     torch.testing.assert_close(curves[1].losses, curves[0].losses, atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Training on two processes, against one that sees the whole batch."""
+"""Phases under DDP and FSDP2 on two processes, compared with one process that trains on the whole batch."""
 
 import os
 from pathlib import Path
@@ -16,22 +16,22 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import lightning_heads as lh
 from tests.helpers import Net, X, Y, run_processes, trainer_for
 
-# freeze, thaw, freeze, thaw
+# first group that trains, and number of steps: freeze, unfreeze, freeze, unfreeze
 PHASES = [(-1, 3), (0, 3), (-1, 2), (0, 4)]
 
 
 class Sharded(lh.TransferModule):
-    """The same task with FSDP2; the body by itself leaves roots that a frozen step never reshards."""
+    """The task under FSDP2, with one root, or with the body as another, which no backward pass reshards if frozen."""
 
-    def __init__(self, *args: Any, whole: bool, **settings: Any) -> None:
+    def __init__(self, *args: Any, one_root: bool, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.whole = whole
+        self.one_root = one_root
 
     def configure_model(self) -> None:
         assert self.device_mesh is not None
         mesh = self.device_mesh["data_parallel"]
         fully_shard(self.model.body, mesh=mesh)
-        fully_shard(self.model if self.whole else self.model.head, mesh=mesh)
+        fully_shard(self.model if self.one_root else self.model.head, mesh=mesh)
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def train(folder: Path, kind: str, world_size: int, accumulate: int, norm: Any) 
     torch.manual_seed(3)
     model, criterion = Net(batch_norm=False).double(), nn.CrossEntropyLoss()
     task = (
-        Sharded(model, criterion, lr=1e-2, whole=kind == "fsdp")
+        Sharded(model, criterion, lr=1e-2, one_root=kind == "fsdp")
         if kind.startswith("fsdp")
         else lh.TransferModule(model, criterion, lr=1e-2)
     )
@@ -67,7 +67,7 @@ def train(folder: Path, kind: str, world_size: int, accumulate: int, norm: Any) 
         accumulate_grad_batches=accumulate,
     )
     data = TensorDataset(X.double(), Y)
-    # Lightning's own would shuffle
+    # Lightning's own sampler would shuffle
     sampler = DistributedSampler(data, world_size, int(os.environ.get("LOCAL_RANK", 0)), shuffle=False)
     trainer.fit(task, DataLoader(data, 4 // world_size, sampler=sampler))
     assert trainer.global_step == 12
@@ -82,7 +82,7 @@ def _difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize(
     ("kind", "norm"), [("ddp", "eval"), ("ddp", "train"), ("fsdp", "train"), ("fsdp_parts", "eval")]
 )
-def test_processes_agree_and_equal_one(tmp_path: Path, kind: str, norm: str, accumulate: int) -> None:
+def test_ranks_agree_and_equal_a_single_process(tmp_path: Path, kind: str, norm: str, accumulate: int) -> None:
     ranks = run_processes(train, 2, tmp_path, tmp_path, kind, 2, accumulate, norm)
     alone = run_processes(train, 1, tmp_path, tmp_path, "ddp", 1, accumulate, norm)
     assert ranks is not None
@@ -94,7 +94,7 @@ def test_processes_agree_and_equal_one(tmp_path: Path, kind: str, norm: str, acc
 
 
 class Stock(L.LightningModule):
-    """What Lightning's own `BackboneFinetuning` asks for."""
+    """A module that Lightning's own `BackboneFinetuning` can train."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def train_stock(folder: Path) -> dict[str, Tensor]:
     return _weights(task)
 
 
-def test_the_check_fails_where_processes_diverge(tmp_path: Path) -> None:
+def test_the_comparison_detects_ranks_that_diverge(tmp_path: Path) -> None:
     ranks = run_processes(train_stock, 2, tmp_path, tmp_path)
     assert ranks is not None
     assert _difference(ranks[0], ranks[1]) > 1e-4
@@ -137,8 +137,8 @@ def test_a_static_graph_is_refused(tmp_path: Path) -> None:
     assert all("without `static_graph`, as 4 phases" in message for message in messages)
 
 
-def search(folder: Path, world_size: int, then_fit: bool) -> tuple[list[float], dict[str, Tensor]]:
-    """Searches for a learning rate with a frozen body, and fits after that, or instead."""
+def search(folder: Path, world_size: int, only_fit: bool) -> tuple[list[float], dict[str, Tensor]]:
+    """Runs `lr_find` with a frozen body, unless `only_fit`, and fits afterwards."""
     torch.manual_seed(3)
     task = lh.TransferModule(Net(batch_norm=False).double(), nn.CrossEntropyLoss(), lr=1e-2)
     strategy = "ddp" if world_size > 1 else "auto"
@@ -148,12 +148,12 @@ def search(folder: Path, world_size: int, then_fit: bool) -> tuple[list[float], 
     data = TensorDataset(X.double(), Y)
     sampler = DistributedSampler(data, world_size, int(os.environ.get("LOCAL_RANK", 0)), shuffle=False)
     loader = DataLoader(data, 4 // world_size, sampler=sampler)
-    losses = [] if then_fit else lh.lr_find(trainer, task, loader, num_steps=30).losses
+    losses = [] if only_fit else lh.lr_find(trainer, task, loader, num_steps=30).losses
     trainer.fit(task, loader)
     return losses, _weights(task)
 
 
-def test_a_search_agrees_over_processes_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_lr_find_agrees_across_ranks_and_restores_the_task(tmp_path: Path) -> None:
     ranks = run_processes(search, 2, tmp_path, tmp_path, 2, False)
     unsearched = run_processes(search, 2, tmp_path, tmp_path, 2, True)
     alone = run_processes(search, 1, tmp_path, tmp_path, 1, False)

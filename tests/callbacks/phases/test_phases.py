@@ -36,14 +36,14 @@ def test_phases_change_between_steps_and_not_between_micro_batches(tmp_path: Pat
     assert set(recorder.trained[1:]) == {12}
 
 
-def test_a_trial_of_a_few_steps_runs_what_it_can(tmp_path: Path) -> None:
+def test_fast_dev_run_truncates_the_phases(tmp_path: Path) -> None:
     recorder = fit(tmp_path, lh.FineTune(), fast_dev_run=2)[1]
     assert len(recorder.rates) == 2
 
 
 @pytest.mark.parametrize("norm", ["train", "stats", "eval"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_frozen_is_frozen_to_the_bit(tmp_path: Path, norm: Any, compiled: bool) -> None:
+def test_frozen_groups_change_only_as_norm_allows(tmp_path: Path, norm: Any, compiled: bool) -> None:
     seen: list[dict[str, Tensor]] = []
 
     class Look(L.Callback):
@@ -65,7 +65,7 @@ def test_frozen_is_frozen_to_the_bit(tmp_path: Path, norm: Any, compiled: bool) 
     assert changed == {"train": {*norms, *buffers}, "stats": buffers, "eval": set()}[norm]
 
 
-def test_moments_begin_anew_where_other_groups_train(tmp_path: Path) -> None:
+def test_moments_are_cleared_when_other_groups_train(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     class Look(L.Callback):
@@ -77,7 +77,7 @@ def test_moments_begin_anew_where_other_groups_train(tmp_path: Path) -> None:
     assert sizes == [12] * 2 + [4] * 2 + [12] * 4 + [4] * 4
 
 
-def test_the_table_says_what_trains_when(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_table_lists_what_each_phase_trains(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def rows(schedule: L.Callback, model: nn.Module, lr: float) -> list[str]:
         caplog.clear()
         with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
@@ -137,14 +137,14 @@ def test_works_with_any_optimizer(tmp_path: Path, optimizer: Callable[[Any], tor
     assert middle == [{"head"}, {"head"}, {"body", "head"}]
 
 
-def test_momentum_that_an_optimizer_does_not_use_stays_off(tmp_path: Path) -> None:
+def test_zero_momentum_stays_zero(tmp_path: Path) -> None:
     task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), optimizer=lambda groups: torch.optim.SGD(groups))
     trainer = trainer_for(tmp_path, [lh.OneCycle()])
     trainer.fit(task, DataLoader(TensorDataset(X, Y), 4))
     assert {group["momentum"] for group in trainer.optimizers[0].param_groups} == {0}
 
 
-def test_a_lightning_module_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_lightning_module(tmp_path: Path) -> None:
     class Own(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -195,7 +195,7 @@ def _scheduled(model: nn.Module) -> Any:
         (
             lambda m: torch.optim.AdamW(optimizer_groups(m)),
             lh.FineTune(3),
-            "have a step, but of 12 .3 epochs. they take 12 \\+ the rest",
+            "have a step, but a run of 12 .3 epochs. is divided into 12 \\+ the rest",
         ),
         (lambda m: torch.optim.AdamW(optimizer_groups(m)), lh.FineTune(0.1), "every phase to have a step.*0.4 \\+ the"),
         (
@@ -210,7 +210,7 @@ def _scheduled(model: nn.Module) -> Any:
         ),
     ],
 )
-def test_what_does_not_fit_the_run_is_refused(tmp_path: Path, make: Any, schedule: L.Callback, message: str) -> None:
+def test_unsuitable_phases_are_refused(tmp_path: Path, make: Any, schedule: L.Callback, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer_for(tmp_path, [schedule]).fit(_Plain(make), DataLoader(TensorDataset(X, Y), 4))
 
@@ -223,7 +223,7 @@ def test_what_does_not_fit_the_run_is_refused(tmp_path: Path, make: Any, schedul
         (lambda: lh.Phase(steps=-1), "`steps` to be positive"),
         (lambda: lh.Phase(norm="evl"), "`norm` to be train, stats, eval, but got 'evl'"),
         (lambda: lh.Phases([]), "at least one phase"),
-        (lambda: lh.GradualUnfreeze(train_from=[], lr_scale=[]), "`train_from` to have a stage"),
+        (lambda: lh.GradualUnfreeze(train_from=[], lr_scale=[]), "`train_from` to have at least one stage"),
         (lambda: lh.FineTune(-1), "`frozen_epochs`"),
         (lambda: lh.OneCycle(pct_start=1.0), "`pct_start`"),
         (lambda: lh.Cycle(div=0), "`div`"),
@@ -232,7 +232,7 @@ def test_what_does_not_fit_the_run_is_refused(tmp_path: Path, make: Any, schedul
         (lambda: lh.Plateau(patience=0), "`patience`"),
     ],
 )
-def test_impossible_settings_are_refused(make: Callable[[], object], message: str) -> None:
+def test_invalid_settings_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -252,7 +252,7 @@ def test_a_phase_that_trains_nothing_is_refused(tmp_path: Path) -> None:
         schedule = lh.Phases([lh.Phase(epochs=1), lh.Phase(train_from=-1, norm=norm)])
         with pytest.raises(ValueError, match="`requires_grad_` froze all of them: steps 4 to 12"):
             fit(tmp_path, schedule, model=model, callbacks=[recorder])
-    assert not recorder.rates  # said before training
+    assert not recorder.rates  # the error is raised before training
 
 
 def test_works_with_lightnings_callbacks(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_works_with_lightnings_callbacks(tmp_path: Path) -> None:
     assert rates == pytest.approx([rates[-1] for rates in recorder.rates])
 
 
-def test_mixed_precision_leaves_what_is_frozen(tmp_path: Path) -> None:
+def test_mixed_precision_does_not_change_frozen_parameters(tmp_path: Path) -> None:
     task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=0.1)
     before = {name: value.clone() for name, value in task.model.body.state_dict().items()}
     fit(tmp_path, lh.Phases([lh.Phase(train_from=-1, norm="eval")]), 25, task=task, precision="bf16-mixed")
@@ -290,7 +290,7 @@ def test_mixed_precision_leaves_what_is_frozen(tmp_path: Path) -> None:
 
 
 class _Scripted(lh.TransferModule):
-    """Logs a validation loss that the test decides."""
+    """Logs validation losses that the test sets."""
 
     def __init__(self, losses: list[float]) -> None:
         super().__init__(Net(), nn.CrossEntropyLoss(), lr=1e-2)
@@ -324,7 +324,7 @@ def test_a_plateau_ends_a_phase_and_the_next_begins_from_its_best(tmp_path: Path
     assert trainer.global_step == 32
 
 
-def test_a_plateau_survives_being_resumed(tmp_path: Path) -> None:
+def test_the_state_of_a_plateau_is_resumed(tmp_path: Path) -> None:
     losses = [3.0, 1.0, 2.0, 2.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
     loader = DataLoader(TensorDataset(X, Y), 4)
 
@@ -342,13 +342,13 @@ def test_a_plateau_survives_being_resumed(tmp_path: Path) -> None:
         assert trainer.current_epoch == 8
         return {name: value.clone() for name, value in task.model.state_dict().items()}
 
-    whole = run(None)
+    uninterrupted = run(None)
     for epoch in (2, 3, 5):
         resumed = run(tmp_path / f"{epoch}.ckpt")
-        assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), epoch
+        assert all(torch.equal(value, resumed[name]) for name, value in uninterrupted.items()), epoch
 
 
-def test_a_schedule_can_serve_two_trainers(tmp_path: Path) -> None:
+def test_a_schedule_can_be_used_by_two_trainers(tmp_path: Path) -> None:
     phases = [lh.Phase(epochs=2, train_from=-1, norm="eval"), lh.Phase()]
     schedule = lh.Phases(phases, plateau=lh.Plateau("scripted", patience=2))
     loader = DataLoader(TensorDataset(X, Y), 4)
@@ -361,12 +361,12 @@ def test_a_schedule_can_serve_two_trainers(tmp_path: Path) -> None:
     assert torch.equal(ends[0], ends[1])
 
 
-def test_best_weights_beside_averaged_ones_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`restore_best=False` beside averaged weights"):
+def test_restore_best_with_averaged_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`restore_best=False` together with averaged weights"):
         fit(tmp_path, lh.FineTune(plateau=lh.Plateau()), callbacks=[lh.EMA()])
 
 
-def test_after_the_last_step_the_learning_rate_stays(tmp_path: Path) -> None:
+def test_the_learning_rate_is_constant_after_the_last_phase(tmp_path: Path) -> None:
     recorder = Recorder()
     task = _Scripted([1.0] + [2.0] * 7)
     loader = DataLoader(TensorDataset(X, Y), 4)
@@ -376,7 +376,7 @@ def test_after_the_last_step_the_learning_rate_stays(tmp_path: Path) -> None:
     assert last == [pytest.approx(1e-2 / 1e5)] * 8
 
 
-def test_moments_of_a_wrapped_optimizer_begin_anew(tmp_path: Path) -> None:
+def test_moments_of_a_wrapped_optimizer_are_cleared(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     class Look(L.Callback):
@@ -396,7 +396,7 @@ def test_moments_of_a_wrapped_optimizer_begin_anew(tmp_path: Path) -> None:
 
 
 class Line(lh.Shape):
-    """A shape of one's own."""
+    """A custom shape: linear."""
 
     def __init__(self, end: float) -> None:
         self.end = end
@@ -406,7 +406,7 @@ class Line(lh.Shape):
 
 
 @pytest.mark.parametrize("shape", [Line, lambda end: lambda position: 1 + (end - 1) * position])
-def test_a_shape_of_ones_own_is_compared_by_its_values(tmp_path: Path, shape: Any) -> None:
+def test_custom_shapes_are_compared_by_their_values(tmp_path: Path, shape: Any) -> None:
     class Save(L.Callback):
         def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             if trainer.current_epoch == 0:
@@ -423,7 +423,7 @@ def test_a_shape_of_ones_own_is_compared_by_its_values(tmp_path: Path, shape: An
         run(0.2, tmp_path / "run.ckpt")
 
 
-def test_data_that_end_early_are_told(tmp_path: Path) -> None:
+def test_data_that_end_early_are_reported(tmp_path: Path) -> None:
     class Endless(IterableDataset[Any]):
         def __iter__(self) -> Any:
             yield from zip(X, Y, strict=True)
@@ -433,7 +433,7 @@ def test_data_that_end_early_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`max_steps`, or `max_epochs` and data of known length"):
         trainer_for(tmp_path, [lh.OneCycle()], 2).fit(task, loader)
     trainer_for(tmp_path, [lh.OneCycle()], 9, max_steps=8).fit(task, loader)
-    with pytest.warns(UserWarning, match="ended at step 8, in the midst of phases of 20 steps"):
+    with pytest.warns(UserWarning, match="ended at step 8, before its phases end at step 20"):
         trainer_for(tmp_path, [lh.OneCycle()], 2, limit_train_batches=10).fit(task, loader)
 
 
@@ -462,7 +462,7 @@ def test_fractions_of_steps_and_groups_are_refused(settings: dict[str, Any]) -> 
         lh.Phase(**settings)
 
 
-def test_a_schedule_can_be_drawn(tmp_path: Path) -> None:
+def test_a_schedule_can_be_plotted(tmp_path: Path) -> None:
     path = tmp_path / "schedule.png"
     figure = lh.plot_schedule(lh.FineTune(1), epochs=3, lr=1e-2, epoch_steps=4, path=path)
     assert path.stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Schedules against the installed fastai, step for step."""
+"""Schedules compared with the installed fastai at every step."""
 
 import warnings
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_fine_tune_with_a_pair_freezes_at_its_upper_end(tmp_path: Path) -> None:
 def test_flat_cosine_equals_fastais(tmp_path: Path) -> None:
     ours = fit(tmp_path, lh.Phases([lh.Phase(shape=lh.FlatCosine())]), lr=(1e-4, 1e-2))[1]
     fastais = FastaiRun(tmp_path)("fit_flat_cos", 3, slice(1e-4, 1e-2))
-    ours.momenta = fastais.momenta  # neither sets it, and their first betas differ in how they are kept
+    ours.momenta = fastais.momenta  # neither sets the momentum, and the two store their default first betas differently
     assert_same_schedule(ours, fastais)
 
 
@@ -96,7 +96,7 @@ def test_restarts_equal_fastais(tmp_path: Path, cycles: int, length: int, mult: 
 
 @pytest.mark.parametrize("steps", [7, 28, 70, 91])
 def test_a_restart_is_not_missed_by_rounding(steps: int) -> None:
-    # fastai's misses that of step 12 of 28, as it adds positions up in single precision
+    # fastai misses the restart at step 12 of 28, as it accumulates positions in single precision
     factors = [lh.Restarts(3, 2).factor(step / steps) for step in range(steps)]
     assert [step for step in range(steps) if factors[step] == pytest.approx(1)] == [0, steps // 7, 3 * steps // 7]
 

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 import lightning_heads as lh
 from lightning_heads.callbacks.feature_cache.image_source import ImageSource
-from lightning_heads.data.features.fingerprint import _makers, fingerprint
+from lightning_heads.data.features.fingerprint import _ROOMS, _makers, _source_files, fingerprint
 from lightning_heads.data.images.dataset import ImageDataset
 from lightning_heads.utils.files import file_stamps
 
@@ -144,7 +144,7 @@ def test_libraries_and_the_code_of_this_one_count(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torchvision, "__version__", "0.0")
     _makers.cache_clear()
     found.append(fingerprint())
-    monkeypatch.setattr(Path, "read_bytes", lambda path: b"other" if path.name == "read.py" else b"")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"other" if path.name == "reading.py" else b"")
     _makers.cache_clear()
     found.append(fingerprint())
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"")
@@ -154,6 +154,32 @@ def test_libraries_and_the_code_of_this_one_count(monkeypatch: pytest.MonkeyPatc
     _makers.cache_clear()
     assert len({*found}) == 4
     assert fingerprint() == found[0]
+
+
+def test_every_byte_of_the_code_that_makes_images_and_features_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(lh.__file__).parent
+    files = _source_files(_ROOMS)
+    assert {path for room in _ROOMS for path in (root / room).rglob("*.py")} == {*files}
+    assert len(files) > 80
+    read, found = Path.read_bytes, {_makers.__wrapped__()}
+    for changed in files:
+        monkeypatch.setattr(Path, "read_bytes", lambda path, at=changed: read(path) + (b"#" if path == at else b""))
+        found.add(_makers.__wrapped__())
+    assert len(found) == len(files) + 1
+
+
+def test_a_room_that_was_moved_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError, match=r"Expected source files in .*data/reading, but there are none"):
+        _source_files(["data", "data/reading"])
+
+
+def test_images_and_features_are_made_in_these_rooms_alone() -> None:
+    """Modules that the cache imports lie in a room that counts, or have no part in what images and features are."""
+    others = {"callbacks", "drawing", "losses", "metrics", "optim"}
+    root = Path(lh.__file__).parent
+    rooms = {path.name for path in root.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    below_tasks = rooms - {"lr_finder", "tasks", "search", "inference", "interpretation", "interop", "cli"}
+    assert below_tasks == {room for room in _ROOMS if "/" not in room} | others
 
 
 def test_what_is_frozen_does_not_count() -> None:

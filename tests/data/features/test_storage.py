@@ -1,4 +1,4 @@
-"""Rows of features in memory and in files that are never half read."""
+"""Feature rows in memory and in memory-mapped files."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightning_heads.data.features import storage as feature_rows
+from lightning_heads.data.features import storage
 from lightning_heads.data.features.storage import FeatureFile, FeatureRows, load_features
 
 SHAPE = (2, 5, 3)
@@ -23,60 +23,60 @@ def test_a_file_holds_what_was_written(dtype: torch.dtype, tmp_path: Path) -> No
     for rows in (file, memory):
         for view in range(2):
             rows.write(view, torch.tensor([4, 0]), values[view, [4, 0]])
-        views, places = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 1, 2, 2, 3, 3])
-        rows.write(views, places, values[views, places])
+        views, indices = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 1, 2, 2, 3, 3])
+        rows.write(views, indices, values[views, indices])
         rows.flush()
         assert torch.equal(rows.features, values)
     file.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
     assert torch.equal(load_features(tmp_path / "a.safetensors"), values)
-    loaded = load_file(tmp_path / "a.safetensors")  # the format's own reader
+    loaded = load_file(tmp_path / "a.safetensors")  # safetensors' own reader
     assert torch.equal(loaded["features"], values)
     assert loaded["features"].dtype == dtype
 
 
-def test_an_unfinished_file_is_filled_further(tmp_path: Path) -> None:
+def test_an_unfinished_file_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     rows = FeatureFile(path, SHAPE, torch.float32)
     rows.write(0, torch.tensor([1]), torch.ones(1, 3))
     rows.flush()
     rows.write(1, torch.tensor([2]), torch.ones(1, 3))  # not flushed: it does not count
-    with pytest.raises(RuntimeError, match=r"Expected all rows of .*a.safetensors, but 9 are not written"):
+    with pytest.raises(RuntimeError, match=r"Expected all rows of .*a.safetensors to be written, but 9 are missing"):
         rows.finish()
     assert not path.exists()
     again = FeatureFile(path, SHAPE, torch.float32)
     assert again.written.nonzero().tolist() == [[0, 1]]
     assert torch.equal(again.features[0, 1], torch.ones(3))
-    other = FeatureFile(path, (1, 5, 3), torch.float32)  # a rest of other features is not
+    other = FeatureFile(path, (1, 5, 3), torch.float32)  # an unfinished file of another shape is not used
     assert not other.written.any()
 
 
-def test_a_row_counts_once_its_values_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_counts_once_its_values_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = FeatureFile(tmp_path / "a.safetensors", SHAPE, torch.float32)
     rows.write(0, torch.tensor([0]), torch.ones(1, 3))
     assert not rows.written.any()
-    monkeypatch.setattr(feature_rows, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(storage, "_FLUSH_EVERY", 0.0)
     rows.write(0, torch.tensor([1]), torch.ones(1, 3))
     assert rows.written.sum() == 2
 
 
-@pytest.mark.parametrize("can_reserve", [True, False])
-def test_no_room_is_an_error_that_leaves_no_file(
-    can_reserve: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("can_preallocate", [True, False])
+def test_a_full_disk_is_an_error_that_leaves_no_file(
+    can_preallocate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not can_reserve:
+    if not can_preallocate:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"Expected room for 7\.6 MiB of features, but: File too large"):
+        with pytest.raises(OSError, match=r"Expected space for 7\.6 MiB of features, but: File too large"):
             FeatureFile(tmp_path / "a.safetensors", (1, 1000, 2000), torch.float32)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not [*tmp_path.iterdir()]
 
 
-def test_without_reservation_the_file_is_as_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_preallocation_the_file_has_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     rows = FeatureFile(tmp_path / "a.safetensors", (1, 1000, 300), torch.float32)
     assert not rows.features.any()
@@ -95,11 +95,11 @@ def test_values_beyond_the_range_of_a_type_are_refused(in_file: bool, tmp_path: 
 
 
 def test_memory_stays_bounded(tmp_path: Path) -> None:
-    """Features of 400 MB are written and read, where what the process may allocate is far less."""
+    """Features of 400 MB are written and read with less than 50 MB of anonymous memory."""
     code = f"""
 import resource, torch
 from pathlib import Path
-from lightning_heads.data.feature_rows import FeatureFile, load_features
+from lightning_heads.data.features.storage import FeatureFile, load_features
 def allocated():
     return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
 rows = FeatureFile(Path({str(tmp_path)!r}, "a.safetensors"), (1, 50_000, 2048), torch.float32)

@@ -1,6 +1,5 @@
 """The command line: `lightning-heads fit --config x.yaml`."""
 
-import inspect
 import json
 import sys
 import warnings
@@ -12,8 +11,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from ..optim.freezing import NormPolicy
+from ..utils.arguments import init_parameters
 
-# What the data knows, by attribute, and the model's arguments that take it.
+# Arguments of a model that are linked to an attribute of the data module.
 _FROM_DATA = {
     "num_classes": "num_classes",
     "num_outputs": "num_classes",
@@ -23,7 +23,7 @@ _FROM_DATA = {
 
 
 class _Trainer(Trainer):
-    """The trainer, with the search for a learning rate as a subcommand."""
+    """`Trainer` with the learning rate finder as a subcommand."""
 
     def lr_find(
         self,
@@ -38,13 +38,13 @@ class _Trainer(Trainer):
         """Suggests a learning rate, prints it and writes the curve to `lr_find.png` and `lr_find.json`.
 
         Args:
-            model: What would be fitted.
-            datamodule: Data to fit it to.
+            model: Task to find a learning rate for.
+            datamodule: Its training data.
             min_lr: Learning rate at the first step.
-            max_lr: Learning rate that a step after the last would have.
-            num_steps: Optimizer steps.
-            train_from: First parameter group that trains; by default as in the first phase of the schedule.
-            norm: What normalization layers of the frozen groups do, where `train_from` is given.
+            max_lr: Learning rate that the step after the last would have.
+            num_steps: Number of optimizer steps.
+            train_from: First parameter group that trains; by default that of the schedule's first phase.
+            norm: Mode of normalization layers in frozen groups if `train_from` is given; see `freeze_to`.
         """
         from ..lr_finder.search import lr_find
 
@@ -73,20 +73,21 @@ class _Trainer(Trainer):
             print(f"Wrote {(folder / 'lr_find.png').resolve()}")
 
 
-setattr(_Trainer, "lr-find", _Trainer.lr_find)  # a subcommand goes by the name of a method
+setattr(_Trainer, "lr-find", _Trainer.lr_find)  # LightningCLI calls the method of the subcommand's name
 
 
 def main(args: Sequence[str] | None = None) -> Any:
-    """Runs `fit`, `validate`, `test`, `predict` or `lr-find` with what a yaml says, and returns the `LightningCLI`.
+    """Runs a command and returns the `LightningCLI`.
 
-    Or runs `embed` or `nearest`, the search for images that look alike, which need no trainer and return None.
+    The commands are `fit`, `validate`, `test`, `predict` and `lr-find`; and `embed` and `nearest`, which search for
+    similar images without a trainer and return None.
 
-    Classes go by their short names (`ImageClassifier`, `OneCycle`). What the data knows, the number and names of its
-    classes and the channels of its images, reaches the model by itself. Predictions are written beside the logs: to a
-    csv file, or, of a segmentation or a restoration, to png files.
+    Classes may be named without their module (`ImageClassifier`, `OneCycle`). The number and names of the classes and
+    the channels of the images are taken from the data module. `predict` writes predictions to the folder of the logs:
+    to a csv file, or, for segmentation and restoration, to png files.
 
     Raises:
-        ValueError: If a yaml says something else of the classes than the data.
+        ValueError: If the configuration gives other classes than the data module has.
     """
     from jsonargparse import auto_cli
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -114,7 +115,7 @@ def main(args: Sequence[str] | None = None) -> Any:
 
         def instantiate_classes(self) -> None:
             model = self.config[self.subcommand].get("model")
-            given = {} if model is None else _given(model)
+            given = {} if model is None else _linked_arguments(model)
             super().instantiate_classes()
             for argument, value in given.items():
                 known = getattr(self.datamodule, _FROM_DATA[argument], value)
@@ -124,18 +125,18 @@ def main(args: Sequence[str] | None = None) -> Any:
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer: Any = super().instantiate_trainer(**kwargs)
             kinds = {lh.ImageSegmenter: "masks", lh.ImageRestorer: "images"}
-            fitting = next((name for kind, name in kinds.items() if isinstance(self.model, kind)), "predictions")
-            given = self.config_init[self.subcommand]
-            unfit = [given[name] for name in writers if name != fitting]
-            trainer.callbacks[:] = [each for each in trainer.callbacks if each not in unfit]
+            used = next((name for kind, name in kinds.items() if isinstance(self.model, kind)), "predictions")
+            config = self.config_init[self.subcommand]
+            unused = [config[name] for name in writers if name != used]
+            trainer.callbacks[:] = [each for each in trainer.callbacks if each not in unused]
             return trainer  # type: ignore[no-any-return]
 
         def before_predict(self) -> None:
-            # all that was predicted would be kept, where the files are what is wanted
+            # predictions are written to files; a list of all of them could fill the memory
             self.config_init["predict"]["return_predictions"] = False
 
     with warnings.catch_warnings():
-        # a script with arguments of its own may well call this with others
+        # a script may have command line arguments of its own
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         return HeadsCLI(
             LightningModule,
@@ -146,23 +147,23 @@ def main(args: Sequence[str] | None = None) -> Any:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
-            # else a misspelt key passes for the abbreviation of another
+            # a misspelled option must not be taken for an abbreviation
             parser_kwargs={
                 "allow_abbrev": False,
-                "epilog": "And without a trainer: embed, nearest, the search for images that look alike.",
+                "epilog": "Without a trainer: embed and nearest, which search for similar images.",
                 **{name: {"allow_abbrev": False} for name in HeadsCLI.subcommands()},
             },
             args=None if args is None else given,
         )
 
 
-def _given(model: Any) -> dict[str, Any]:
-    """Returns what the configuration says of the classes, and drops what the model's class does not take.
+def _linked_arguments(model: Any) -> dict[str, Any]:
+    """Returns the linked arguments that the configuration sets, and drops those that the model's class lacks.
 
-    Reading a checkpoint's hyperparameters adds every linked argument, whether the class has it or not.
+    Lightning adds every linked argument when it reads a checkpoint's hyperparameters.
     """
     module, _, name = model.class_path.rpartition(".")
-    takes = inspect.signature(getattr(import_module(module), name)).parameters
+    takes = init_parameters(getattr(import_module(module), name))
     given = {}
     for argument in _FROM_DATA:
         value = model.init_args.get(argument)

@@ -124,3 +124,40 @@ def test_a_metric_with_a_network_is_no_concern_of_the_optimizer() -> None:
 
     task = lh.TransferModule(nn.Linear(2, 1), nn.MSELoss(), {"network": Perceptual()})
     assert len(task.configure_optimizers().param_groups) == 2
+
+
+class OwnTask(lh.TransferModule):
+    """A task of a user's own."""
+
+
+@pytest.mark.parametrize(
+    "task", [*lh.TransferModule.__subclasses__(), lh.TransferModule], ids=lambda each: each.__name__
+)
+def test_checkpoints_name_tasks_by_their_public_path(task: type[lh.TransferModule]) -> None:
+    checkpoint: dict[str, object] = {}
+    lh.TransferModule.on_save_checkpoint(task.__new__(task), checkpoint)
+    if task.__module__.startswith("lightning_heads."):
+        assert checkpoint["class_path"] == f"lightning_heads.{task.__name__}"
+        assert getattr(lh, task.__name__) is task
+    else:
+        assert checkpoint["class_path"] == f"{task.__module__}.{task.__qualname__}"
+
+
+def test_a_checkpoint_names_a_users_task_by_its_own_path() -> None:
+    checkpoint: dict[str, object] = {}
+    OwnTask(nn.Linear(1, 1), nn.MSELoss()).on_save_checkpoint(checkpoint)
+    assert checkpoint["class_path"] == f"{__name__}.OwnTask"
+
+
+def test_hyperparameters_leave_out_functions_and_what_the_class_lacks() -> None:
+    task = lh.ImageRegressor("test_resnet", 2, pretrained=False, optimizer=torch.optim.SGD, lr=0.1)
+    assert "optimizer" not in task.hparams
+    assert task.hparams["lr"] == 0.1
+    assert "architecture" not in task.hparams
+
+    class Named(lh.TransferModule):
+        def __init__(self, name: str, rate: float) -> None:
+            super().__init__(nn.Linear(1, 1), nn.MSELoss(), lr=rate)
+            self.save_hyperparameters(ignore="rate")
+
+    assert dict(Named("x", 0.1).hparams) == {"name": "x"}

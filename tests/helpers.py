@@ -1,4 +1,4 @@
-"""What several tests train: a small model of three groups, its data, a quiet trainer, and processes to run it in."""
+"""Shared by tests: a small model with three parameter groups, its data, a quiet trainer, and runs in several ranks."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ Y = torch.arange(16) % 2
 
 
 class Net(nn.Module):
-    """Three groups, with normalization and dropout in the body."""
+    """A model of three parameter groups, with normalization and dropout in the body."""
 
     def __init__(self, dropout: float = 0.0, batch_norm: bool = True) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def trainer_for(folder: Path, callbacks: list[L.Callback], epochs: int = 3, **se
 
 
 class Recorder(L.Callback):
-    """Learning rate of every group and momentum, at every step."""
+    """Records, at every step, the learning rate of each group, the momentum and the number of trainable parameters."""
 
     def __init__(self) -> None:
         self.rates: list[list[float]] = []
@@ -90,9 +90,9 @@ def fit(
 def run_processes(
     target: Callable[..., Any], world_size: int, folder: Path, *args: Any, timeout: float = 120
 ) -> list[Any] | None:
-    """Runs `target(*args)` in processes that Lightning takes for the ranks of one run; returns what each returns.
+    """Runs `target(*args)` in one process per rank, as launched for Lightning, and returns the result of each rank.
 
-    Returns None if a process was killed; the others are then killed too. Any other failure is an error.
+    Returns None if a process was killed, and kills the others then. Any other failure is an error.
     """
     context = _context()
     with socket.socket() as probe:
@@ -128,7 +128,7 @@ def run_processes(
 
 def _context() -> ForkServerContext:
     context = get_context("forkserver")
-    # imported once, in the process that the others are forked from
+    # imported once, in the server process that ranks are forked from
     context.set_forkserver_preload(["lightning.pytorch", "lightning_heads.public", "tests.helpers"])
     return context
 

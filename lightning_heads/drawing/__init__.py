@@ -1,1 +1,1 @@
-"""Figures, colors and contact sheets."""
+"""Figures, class colors and contact sheets."""

@@ -1,4 +1,4 @@
-"""Where everything that draws gets its paper."""
+"""Creates matplotlib figures; matplotlib is optional."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of that many inches.
+    """Returns an empty figure, with its width and height in inches.
 
     Raises:
         ImportError: If matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Colors of classes, and sheets of pictures, drawn pixel by pixel with Pillow."""
+"""Contact sheets: rows of pictures with captions and a legend, drawn with Pillow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,14 @@ from .palette import Color
 
 Pixels = NDArray[np.uint8]
 _WHITE = (255, 255, 255)
-
-
-_MARGIN, _LINE, _SWATCH = 14, 20, 14
+_MARGIN, _LINE, _SWATCH = 14, 20, 14  # pixels
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """Turns an image in 0..1, `(c, h, w)`, into red, green and blue bytes `(h, w, 3)`.
+    """Converts an image in 0..1, `(c, h, w)`, to RGB bytes `(h, w, 3)`.
 
-    One or two channels are shown as gray, four over white by the last, of others the first three.
+    The first of one or two channels is shown as gray, four are RGBA over white, and of any other number the first
+    three are shown.
     """
     image = image.float().nan_to_num(0).clamp(0, 1)
     if len(image) == 4:
@@ -31,7 +30,7 @@ def to_pixels(image: Tensor) -> Pixels:
 
 
 def hatch(pixels: Pixels, where: NDArray[np.bool_]) -> Pixels:
-    """Covers a part of a picture with gray stripes."""
+    """Draws gray stripes over the pixels of a picture where the mask `(h, w)` is true."""
     rows, columns = np.indices(where.shape)
     stripes = np.where((rows + columns) // 4 % 2, 96, 176)[..., None]
     covered: Pixels = np.where(where[..., None], pixels // 4 + stripes // 4 * 3, pixels).astype(np.uint8)
@@ -40,9 +39,9 @@ def hatch(pixels: Pixels, where: NDArray[np.bool_]) -> Pixels:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side with a line below each, and what a legend must explain of them.
+    """A row of pictures with a caption below each, and their entries in the legend.
 
-    The legend has a place in the order, a name and a color for each entry; None is hatched.
+    An entry is its position in the order of the legend, a name and a color; None stands for hatching.
     """
 
     pictures: list[Pixels]
@@ -51,7 +50,7 @@ class Row:
 
 
 def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
-    """Draws rows of pictures, pixel for pixel, below a title and the names of the columns, above a legend."""
+    """Draws a title, the names of the columns, rows of pictures without resizing them, and a legend."""
     font = ImageFont.load_default(13)
     widths = [max(140, *(row.pictures[i].shape[1] for row in rows)) for i in range(len(columns))]
     heights = [max(picture.shape[0] for picture in row.pictures) for row in rows]
@@ -62,44 +61,44 @@ def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image
     head = _MARGIN + 26 + _LINE
     body = sum(heights) + len(rows) * (_LINE + _MARGIN)
     sheet = Image.new("RGB", (width, head + body + (entries[-1][1] + _LINE + _MARGIN if entries else 0)), "white")
-    pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN - 4), title, "black", title_font)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN - 4), title, "black", title_font)
     for left, name in zip(lefts, columns, strict=True):
-        pen.text((left, head - _LINE), name, "black", font)
+        draw.text((left, head - _LINE), name, "black", font)
     top = head
     for row, height in zip(rows, heights, strict=True):
-        for left, room, picture, caption in zip(lefts, widths, row.pictures, row.captions, strict=True):
+        for left, column_width, picture, caption in zip(lefts, widths, row.pictures, row.captions, strict=True):
             sheet.paste(Image.fromarray(picture), (left, top))
-            pen.text((left, top + height + 3), _shorten(caption, font, room), "dimgray", font)
+            draw.text((left, top + height + 3), _shorten(caption, font, column_width), "dimgray", font)
         top += height + _LINE + _MARGIN
-    for left, down, name, color in entries:
+    for left, offset, name, color in entries:
         swatch = np.full((_SWATCH, _SWATCH, 3), color or _WHITE, np.uint8)
         if color is None:
             swatch = hatch(swatch, np.ones((_SWATCH, _SWATCH), bool))
-        sheet.paste(Image.fromarray(swatch), (left, top + down))
-        pen.rectangle((left, top + down, left + _SWATCH - 1, top + down + _SWATCH - 1), outline="gray")
-        pen.text((left + _SWATCH + 5, top + down - 1), name, "black", font)
+        sheet.paste(Image.fromarray(swatch), (left, top + offset))
+        draw.rectangle((left, top + offset, left + _SWATCH - 1, top + offset + _SWATCH - 1), outline="gray")
+        draw.text((left + _SWATCH + 5, top + offset - 1), name, "black", font)
     return sheet
 
 
 def _place_legend(
     entries: Sequence[tuple[int, str, Color | None]], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> list[tuple[int, int, str, Color | None]]:
-    """Returns left and top of each entry, in lines that are not wider than the sheet."""
+    """Returns the left and top of each entry, its name and its color, in lines that are not wider than the sheet."""
     placed, left, top = [], _MARGIN, 0
     for _, name, color in entries:
         name = _shorten(name, font, width - 2 * _MARGIN - _SWATCH - 5)
-        need = _SWATCH + 5 + int(font.getlength(name))
-        if left > _MARGIN and left + need > width - _MARGIN:
+        entry_width = _SWATCH + 5 + int(font.getlength(name))
+        if left > _MARGIN and left + entry_width > width - _MARGIN:
             left, top = _MARGIN, top + _LINE
         placed.append((left, top, name, color))
-        left += need + _MARGIN
+        left += entry_width + _MARGIN
     return placed
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
-    """Leaves out the beginning of a text, as files are told apart by their ends, until it fits."""
+def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, max_width: int) -> str:
+    """Truncates the beginning of a text, since file paths differ at their ends, until it fits a width in pixels."""
     start = 0
-    while start < len(text) and font.getlength(text if start == 0 else f"…{text[start:]}") > room:
+    while start < len(text) and font.getlength(text if start == 0 else f"…{text[start:]}") > max_width:
         start += 1
     return text if start == 0 else f"…{text[start:]}"

@@ -1,6 +1,14 @@
-"""Heads that are put on an encoder."""
+"""Heads: map the features of an encoder to outputs."""
 
 from .dense import DenseUpsample, create_dense_head
-from .pooled import create_head, init_head, split_pooling
+from .pooled import apply_after_pooling, apply_pooling, create_head, init_head, split_pooling
 
-__all__ = ["DenseUpsample", "create_dense_head", "create_head", "init_head", "split_pooling"]
+__all__ = [
+    "DenseUpsample",
+    "apply_after_pooling",
+    "apply_pooling",
+    "create_dense_head",
+    "create_head",
+    "init_head",
+    "split_pooling",
+]

@@ -18,18 +18,19 @@ def create_dense_head(
     width: int = 256,
     y_range: tuple[float, float] | None = None,
 ) -> nn.Sequential:
-    """Builds a head that doubles a map until it has the image's size: `(b, nf, h, w)` to `(b, n_out, h', w')`.
+    """Builds a head that upsamples a feature map to the image's size: `(b, nf, h, w)` to `(b, n_out, h', w')`.
 
-    Each doubling has a convolution, batch norm and ReLU; h' is h times the least power of two that reaches `reduction`.
+    Each stage doubles the size, with a convolution, batch norm and ReLU; h' is h times the smallest power of two that
+    is at least `reduction`.
 
     Args:
-        nf: Channels of the map.
+        nf: Channels of the feature map.
         n_out: Channels of the output.
-        reduction: Image size over map size.
+        reduction: Image size divided by map size.
         upsample: How a stage doubles: by `nearest` or `bilinear` interpolation before its convolution (Odena 2016), by
             a `transposed` convolution (Long 2015), or by `pixel_shuffle` (Shi 2016).
         width: Channels of the first stage; each further one has half of them, 16 at least.
-        y_range: Range that a last sigmoid squashes the outputs into.
+        y_range: Range that a final sigmoid scales the outputs to.
 
     Raises:
         ValueError: If `upsample` is unknown, or a width or `reduction` is below 1.
@@ -45,13 +46,13 @@ def create_dense_head(
         )
     stages: list[nn.Module] = []
     for _ in range((reduction - 1).bit_length()):
-        stages.append(_doubling(nf, width, upsample))
+        stages.append(_upsampling_stage(nf, width, upsample))
         nf, width = width, max(width // 2, min(width, 16))
     out = conv_layer(nf, n_out, 1, norm="none", act=None)
     return nn.Sequential(*stages, out, *([] if y_range is None else [SigmoidRange(*y_range)]))
 
 
-def _doubling(ni: int, nf: int, upsample: DenseUpsample) -> nn.Sequential:
+def _upsampling_stage(ni: int, nf: int, upsample: DenseUpsample) -> nn.Sequential:
     if upsample in ("nearest", "bilinear"):
         return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample), *conv_layer(ni, nf))
     if upsample == "pixel_shuffle":

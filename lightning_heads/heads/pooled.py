@@ -1,8 +1,8 @@
-"""Heads that are put on a cut encoder: vectors, and maps without skips."""
+"""Heads that pool a feature map: fastai's classification head, and the split of any head after its pooling."""
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers import AdaptiveConcatPool2d, SigmoidRange
 
@@ -26,20 +26,21 @@ def create_head(
     fastai's `create_head`.
 
     Args:
-        nf: Channels of the feature map. Doubled inside where `pool` and `concat_pool` hold.
+        nf: Channels of the feature map; with `pool` and `concat_pool`, pooling doubles them.
         n_out: Outputs.
         lin_ftrs: Widths of the hidden layers; one of 512 by default.
-        ps: Dropout probability of each linear layer, or one number: the last layer's, and half of it before.
+        ps: Dropout probability before each linear layer, or that of the last layer, with half of it for the others.
         pool: Whether to pool and flatten first.
         concat_pool: Whether to pool by maximum and average both, or by average alone.
         first_bn: Whether batch norm precedes the first linear layer.
         bn_final: Whether batch norm follows the last linear layer.
-        lin_first: Whether blocks run linear, ReLU, batch norm, dropout instead.
-        y_range: Range that a last sigmoid squashes the outputs into.
+        lin_first: Whether blocks are in the order linear, ReLU, batch norm, dropout instead.
+        y_range: Range that a final sigmoid scales the outputs to.
         init: Whether linear layers are initialized as by fastai's `vision_learner` (He 2015); else as torch does.
 
     Raises:
-        ValueError: If `ps` has not one entry a linear layer, a probability is outside [0, 1), or a width is below 1.
+        ValueError: If `ps` does not have one entry per linear layer, a probability is outside [0, 1), or a width is
+            below 1.
 
     >>> [type(layer).__name__ for layer in create_head(512, 2)]  # doctest: +NORMALIZE_WHITESPACE
     ['AdaptiveConcatPool2d', 'Flatten', 'BatchNorm1d', 'Dropout', 'Linear', 'ReLU',
@@ -78,27 +79,47 @@ def create_head(
 
 
 def split_pooling(head: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Returns the layers that a head pools and flattens by at its beginning, then all others.
+    """Splits a head into its leading pooling and flatten layers, if any, and the rest.
 
     >>> [len(part) for part in split_pooling(create_head(512, 2))]
     [2, 7]
     """
     layers = [*head] if isinstance(head, nn.Sequential) else [head]
-    if not layers or not _pools_all(layers[0]):
+    if not layers or not _is_global_pooling(layers[0]):
         return [], layers
     count = 2 if isinstance(layers[1] if len(layers) > 1 else None, nn.Flatten) else 1
     return layers[:count], layers[count:]
 
 
-def _pools_all(layer: nn.Module) -> bool:
-    """Tells whether a layer leaves one position of a map."""
+def apply_pooling(head: nn.Module, x: Tensor) -> Tensor:
+    """Applies the leading pooling and flatten layers of a head, if any, to a feature map `(b, c, h, w)`."""
+    for layer in split_pooling(head)[0]:
+        x = layer(x)
+    return x
+
+
+def apply_after_pooling(head: nn.Module, x: Tensor) -> Tensor:
+    """Applies the layers of a head after those of `apply_pooling`.
+
+    >>> import torch
+    >>> head, x = create_head(8, 2).eval(), torch.rand(4, 8, 7, 7)
+    >>> bool((apply_after_pooling(head, apply_pooling(head, x)) == head(x)).all())
+    True
+    """
+    for layer in split_pooling(head)[1]:
+        x = layer(x)
+    return x
+
+
+def _is_global_pooling(layer: nn.Module) -> bool:
+    """Returns whether a layer pools a feature map to a single position."""
     if isinstance(layer, AdaptiveConcatPool2d):
         layer = layer.avg_pool
     return isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)) and layer.output_size in (1, (1, 1), [1, 1])
 
 
 def init_head(head: nn.Module) -> None:
-    """Initializes linear and convolutional layers by `kaiming_normal_` with biases 0; normalization stays as it is."""
+    """Initializes linear and convolutional layers by `kaiming_normal_`, biases by 0; leaves normalization unchanged."""
     for module in head.modules():
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             nn.init.kaiming_normal_(module.weight)

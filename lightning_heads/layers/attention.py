@@ -6,7 +6,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class SelfAttention(nn.Module):
-    """Adds to every position of `(b, c, h, w)` a mixture of all others, weighted by a factor that starts at zero.
+    """Self-attention over all positions of `(b, c, h, w)`, added to the input with a learned scale that starts at zero.
 
     Source: fastai's `SelfAttention`; Zhang 2018, Self-Attention Generative Adversarial Networks. Memory grows with the
     square of `h * w`.

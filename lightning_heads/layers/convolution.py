@@ -34,12 +34,12 @@ def conv_layer(
         nf: Channels out.
         ks: Kernel size.
         stride: Stride.
-        norm: Normalization layer, or that of the weights: `weight` (Salimans 2016), `spectral` (Miyato 2018).
+        norm: Normalization layer, or normalization of the weights: `weight` (Salimans 2016), `spectral` (Miyato 2018).
         act: Activation, or None.
         init: Initializes the weights in place.
 
     Raises:
-        ValueError: If the norm or the activation is unknown.
+        ValueError: If `norm` or `act` is unknown.
 
     >>> conv_layer(3, 8, norm="none")
     Sequential(
@@ -62,9 +62,10 @@ def conv_layer(
 
 
 def convolve_joined(layers: nn.Sequential, maps: Sequence[Tensor]) -> Tensor:
-    """Applies layers that begin with a convolution to maps `(b, n, h, w)` as to one of all their channels.
+    """Applies layers that begin with a convolution to maps `(b, n, h, w)` as if they were concatenated by channels.
 
-    The copy that joining them would make, and keep for the backward pass, is not made.
+    The first convolution is computed for each map and summed, so that no concatenated copy is allocated or kept for the
+    backward pass.
 
     >>> layers, maps = conv_layer(5, 4), [torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8)]
     >>> torch.allclose(convolve_joined(layers, maps), layers(torch.cat(maps, dim=1)), atol=1e-5)
@@ -73,7 +74,7 @@ def convolve_joined(layers: nn.Sequential, maps: Sequence[Tensor]) -> Tensor:
     conv, *others = layers
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"Expected `layers` to begin with a convolution, but got {type(conv).__name__}")
-    if conv._forward_pre_hooks or conv._forward_hooks:  # which calling it runs, as pruning's
+    if conv._forward_pre_hooks or conv._forward_hooks:  # hooks, such as pruning's, run only if the layer is called
         joined: Tensor = layers(torch.cat([*maps], dim=1))
         return joined
     weights = torch.split(conv.weight, [x.shape[1] for x in maps], dim=1)
@@ -89,7 +90,7 @@ def convolve_joined(layers: nn.Sequential, maps: Sequence[Tensor]) -> Tensor:
 
 
 def norm_layer(norm: Norm, nf: int) -> nn.Module | None:
-    """Returns the layer for `(b, nf, h, w)`, or None where normalization is none or that of weights."""
+    """Returns the normalization layer for `(b, nf, h, w)`, or None if `norm` is `none` or normalizes weights."""
     if norm == "batch":
         return nn.BatchNorm2d(nf)
     if norm == "instance":
@@ -102,10 +103,10 @@ def norm_layer(norm: Norm, nf: int) -> nn.Module | None:
 
 
 def activation(name: Activation) -> nn.Module:
-    """Returns a new activation.
+    """Returns a new activation layer.
 
     Raises:
-        ValueError: If it is unknown.
+        ValueError: If the name is unknown.
     """
     if name not in ("gelu", *_IN_PLACE):
         raise ValueError(f"Expected `act` to be one of gelu, {', '.join(_IN_PLACE)}, but got {name!r}")

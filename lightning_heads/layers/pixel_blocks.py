@@ -1,4 +1,4 @@
-"""Images as blocks of 2x2 pixels: full detail at half the resolution."""
+"""Space-to-depth of 2x2 pixel blocks, and its inverse."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,16 @@ from torch import Tensor
 
 
 def to_blocks(image: Tensor) -> Tensor:
-    """Lays the pixels of each 2x2 block side by side: `(b, c, h, w)` to `(b, 4c, ceil(h / 2), ceil(w / 2))`."""
+    """Moves each 2x2 block of pixels into the channels: `(b, c, h, w)` to `(b, 4c, ceil(h / 2), ceil(w / 2))`.
+
+    An odd height or width is padded with zeros.
+    """
     height, width = image.shape[-2:]
     return F.pixel_unshuffle(F.pad(image, (0, width % 2, 0, height % 2)), 2)
 
 
 def from_blocks(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Puts them back: `(b, 4c, h, w)` to `(b, c, *size)`; what `to_blocks` padded is cut off (Shi 2016).
+    """Inverts `to_blocks` by a pixel shuffle (Shi 2016): `(b, 4c, h, w)` to `(b, c, *size)`, without its padding.
 
     >>> import torch
     >>> image = torch.rand(1, 3, 5, 7)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class SigmoidRange(nn.Module):
-    """Squashes its input into the open interval `(low, high)`. Source: fastai's `SigmoidRange`.
+    """Maps its input to the open interval `(low, high)` by a scaled sigmoid. Source: fastai's `SigmoidRange`.
 
     >>> SigmoidRange(0.0, 5.0)(torch.zeros(1))
     tensor([2.5000])

@@ -13,10 +13,10 @@ UpsampleMethod = Literal["bilinear", "pixel_shuffle"]
 
 
 class PixelShuffleICNR(nn.Sequential):
-    """Doubles the size of a map by a 1x1 convolution to four times the channels and a pixel shuffle.
+    """Doubles the size of a feature map by a 1x1 convolution to four times the channels and a pixel shuffle.
 
-    Maps `(b, ni, h, w)` to `(b, nf, 2h, 2w)`. It starts as nearest-neighbor upsampling, which leaves no checkerboard
-    (Aitken 2017). Source: fastai's `PixelShuffle_ICNR`.
+    Maps `(b, ni, h, w)` to `(b, nf, 2h, 2w)`. ICNR initialization makes it nearest-neighbor upsampling at first, which
+    avoids checkerboard artifacts (Aitken 2017). Source: fastai's `PixelShuffle_ICNR`.
 
     Args:
         ni: Channels in.
@@ -44,7 +44,7 @@ class Blur(nn.Sequential):
 
 
 class Upsample(nn.Module):
-    """Brings a map to a size, with other channels: `(b, ni, h, w)` to `(b, nf, *size)`.
+    """Upsamples a feature map to a given size and changes its channels: `(b, ni, h, w)` to `(b, nf, *size)`.
 
     Args:
         ni: Channels in.
@@ -69,7 +69,7 @@ class Upsample(nn.Module):
         if method not in ("bilinear", "pixel_shuffle"):
             raise ValueError(f"Expected `upsample` to be bilinear or pixel_shuffle, but got {method!r}")
         if blur and method == "bilinear":
-            raise ValueError("Expected `blur` with `upsample='pixel_shuffle'`, but got bilinear, which has no blocks")
+            raise ValueError("Expected `blur` with `upsample='pixel_shuffle'`, but got bilinear")
         self.conv: nn.Module
         if method == "pixel_shuffle":
             self.conv, self.mode = PixelShuffleICNR(ni, nf, blur=blur, norm=norm, act=act), "nearest"
@@ -82,7 +82,9 @@ class Upsample(nn.Module):
 
 @torch.no_grad()
 def icnr_(weight: Tensor) -> Tensor:
-    """Fills the weights before a pixel shuffle by two so that the four pixels of a block start equal (He 2015 for one).
+    """Initializes the weights before a pixel shuffle by two in place, equal for the four pixels of a block (ICNR).
+
+    Each block's weights are drawn by `kaiming_normal_` (He 2015).
 
     >>> weight = icnr_(torch.empty(8, 3, 1, 1))
     >>> bool((weight[0] == weight[3]).all())

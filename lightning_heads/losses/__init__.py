@@ -1,4 +1,4 @@
-"""Losses of dense predictions and of images."""
+"""Losses of segmentation, image restoration and metric learning."""
 
 from .metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
 from .perceptual import FeatureLoss, StyleLoss

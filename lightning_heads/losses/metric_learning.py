@@ -1,4 +1,4 @@
-"""Losses that bring embeddings of one class together and keep those of others apart."""
+"""Metric learning losses over the pairs of a batch: contrastive, batch-hard triplet and NT-Xent."""
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,10 @@ from ..utils.tensors import at_least_float32
 
 
 class _EmbeddingLoss(nn.Module):
-    """A loss of embeddings `(b, d)`, which it normalizes, and class indices `(b,)`, over pairs within the batch.
+    """Base class of losses of embeddings `(b, d)` and class indices `(b,)` over the pairs of a batch.
 
-    It is computed in float32 at least. A batch without any pair that the loss is about has loss 0, and gradients of 0.
+    Embeddings are normalized to unit length. The loss is computed in float32 at least. A batch without any pair that
+    contributes has a loss and gradients of 0.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -25,22 +26,23 @@ class _EmbeddingLoss(nn.Module):
             return self.pair_loss(F.normalize(at_least_float32(embeddings), dim=1), same, different)
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
-        """Returns the loss of unit vectors; the masks `(b, b)` tell pairs of one class from those of two."""
+        """Returns the loss of unit vectors `(b, d)`, with masks `(b, b)` of pairs of the same and different classes."""
         raise NotImplementedError
 
 
 class ContrastiveLoss(_EmbeddingLoss):
-    """Distances of images of one class, and what those of two classes lack of a margin (Hadsell 2006).
+    """Contrastive loss: the distance of pairs of one class beyond a margin, of other pairs up to one (Hadsell 2006).
 
-    Distances are Euclidean, from 0 to 2, and not squared. Each kind of pair has its mean over those that the margin
-    does not satisfy yet. Embeddings are `(b, d)` of any length, labels class indices `(b,)`.
+    Distances are Euclidean, from 0 to 2, and not squared. The loss is the sum of two means, of pairs of one class and
+    of different classes, each over the pairs that violate their margin. Embeddings are `(b, d)` of any length, labels
+    class indices `(b,)`.
 
     Args:
-        positive_margin: Distance up to which a pair of one class is near enough.
-        negative_margin: Distance from which on a pair of two classes is far enough.
+        positive_margin: Distance up to which a pair of one class has no loss.
+        negative_margin: Distance from which a pair of different classes has no loss.
 
     Raises:
-        ValueError: If a margin is negative, or the shapes are others.
+        ValueError: If a margin is negative, or embeddings or labels have another shape or type.
 
     >>> ContrastiveLoss()(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
     tensor(2.4142)
@@ -57,22 +59,23 @@ class ContrastiveLoss(_EmbeddingLoss):
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
         distances = _distances(unit)
-        too_far = F.relu(distances - self.positive_margin) * same
-        too_near = F.relu(self.negative_margin - distances) * different
-        return _mean_of_positive(too_far) + _mean_of_positive(too_near)
+        positive = F.relu(distances - self.positive_margin) * same
+        negative = F.relu(self.negative_margin - distances) * different
+        return _mean_of_nonzero(positive) + _mean_of_nonzero(negative)
 
 
 class TripletLoss(_EmbeddingLoss):
-    """How far the farthest image of its class is from each image, compared to the nearest of another (Hermans 2017).
+    """Batch-hard triplet loss: hardest positive minus hardest negative distance, plus a margin (Hermans 2017).
 
-    This is the "batch hard" loss: the difference of both Euclidean distances plus a margin, as the mean over the images
-    where it is above 0. Embeddings are `(b, d)` of any length, labels class indices `(b,)`.
+    For each sample, the hardest positive is the farthest of its class in the batch, the hardest negative the nearest of
+    another class. Distances are Euclidean. The loss is the mean over the samples where it is above 0. Embeddings are
+    `(b, d)` of any length, labels class indices `(b,)`.
 
     Args:
-        margin: By how much the other class has to be farther away.
+        margin: Distance by which the hardest negative has to be farther than the hardest positive.
 
     Raises:
-        ValueError: If the margin is negative, or the shapes are others.
+        ValueError: If the margin is negative, or embeddings or labels have another shape or type.
 
     >>> TripletLoss()(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
     tensor(0.9071)
@@ -86,22 +89,23 @@ class TripletLoss(_EmbeddingLoss):
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
         distances = _distances(unit)
-        farthest = distances.masked_fill(~same, 0).amax(dim=1)
-        nearest = distances.masked_fill(~different, torch.inf).amin(dim=1)
-        return _mean_of_positive(F.relu(farthest - nearest + self.margin) * same.any(dim=1))
+        hardest_positive = distances.masked_fill(~same, 0).amax(dim=1)
+        hardest_negative = distances.masked_fill(~different, torch.inf).amin(dim=1)
+        return _mean_of_nonzero(F.relu(hardest_positive - hardest_negative + self.margin) * same.any(dim=1))
 
 
 class NTXentLoss(_EmbeddingLoss):
-    """Cross entropy of finding an image of the same class among all of other classes, by cosine (Chen 2020, SimCLR).
+    """NT-Xent loss: cross entropy of a positive among all negatives by cosine similarity (Chen 2020, SimCLR).
 
-    Each ordered pair of one class counts by itself: its cosine is compared to those of its first image with all images
-    of other classes. Embeddings are `(b, d)` of any length, labels class indices `(b,)`.
+    Each ordered pair of one class is a positive: its similarity is one logit, those of its first sample with all
+    samples of other classes are the others. The loss is the mean over these pairs. Embeddings are `(b, d)` of any
+    length, labels class indices `(b,)`.
 
     Args:
-        temperature: What cosines are divided by; the lower, the more the nearest images count.
+        temperature: Divisor of the cosine similarities; a lower one gives the nearest samples more weight.
 
     Raises:
-        ValueError: If the temperature is not above 0, or the shapes are others.
+        ValueError: If the temperature is not above 0, or embeddings or labels have another shape or type.
 
     >>> NTXentLoss(1.0)(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
     tensor(1.0032)
@@ -115,17 +119,17 @@ class NTXentLoss(_EmbeddingLoss):
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
         logits = unit @ unit.mT / self.temperature
-        # finite, as where there are no others infinity would make gradients NaN
-        others = logits.masked_fill(~different, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
-        return (F.softplus(others - logits) * same).sum() / same.sum().clamp(min=1)
+        # not -inf, whose gradients would be NaN for a sample without negatives
+        negatives = logits.masked_fill(~different, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
+        return (F.softplus(negatives - logits) * same).sum() / same.sum().clamp(min=1)
 
 
 def _distances(unit: Tensor) -> Tensor:
-    """Returns distances `(b, b)` by differences; from products they would be too coarse for near vectors."""
+    """Returns Euclidean distances `(b, b)`, by differences, since dot products are too imprecise for close vectors."""
     distances: Tensor = torch.linalg.vector_norm(unit[:, None] - unit, dim=-1)
     return distances
 
 
-def _mean_of_positive(values: Tensor) -> Tensor:
-    """Returns the mean over the values above 0, of values from 0, or 0 where there are none."""
+def _mean_of_nonzero(values: Tensor) -> Tensor:
+    """Returns the mean of the nonzero among values that are at least 0, or 0 if there are none."""
     return values.sum() / (values > 0).sum().clamp(min=1)

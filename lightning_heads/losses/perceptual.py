@@ -1,4 +1,4 @@
-"""Losses of images as a pretrained encoder sees them."""
+"""Perceptual losses: compare images by the feature maps of a pretrained encoder."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,22 @@ from .ssim import check_shapes
 
 
 class FeatureLoss(nn.Module):
-    """Compares images `(b, c, h, w)` in 0..1 by their pixels and by an encoder's features of them (Johnson 2016).
+    """Perceptual loss: compares images `(b, c, h, w)` in 0..1 by pixels and by an encoder's features (Johnson 2016).
 
     It is fastai's loss for super-resolution: the mean absolute difference of the normalized pixels, plus those of
-    chosen maps of `encoder.pyramid` times their weights, plus those of the maps' Gram matrices times their weights
-    squared times `gram_weight`. The constants are made for VGG with batch normalization, whose maps are the layers
-    before its max-pools.
+    selected feature maps of `encoder.pyramid` times their weights, plus those of the maps' Gram matrices times their
+    weights squared times `gram_weight`. The default weights are for VGG with batch normalization, whose maps are the
+    inputs of its max-pool layers.
 
     Args:
         encoder: The encoder, which is frozen in place and always runs in evaluation mode. It takes as many channels
             as the images have.
-        layers: Indices of the maps, 0 the finest; by default fastai's 2, 3 and 4.
+        layers: Indices of the feature maps, 0 the finest; by default fastai's 2, 3 and 4.
         layer_weights: Weight of each of these maps; by default fastai's 5, 15 and 2.
         gram_weight: Weight of the Gram matrices.
 
     Raises:
-        ValueError: If the encoder has no such map, or layers and weights differ in number.
+        ValueError: If the encoder has no such map, layers and weights differ in number, or images differ in shape.
 
     >>> encoder = Encoder("resnet18", pretrained=False)
     >>> loss = FeatureLoss(encoder, layers=(1, 2), layer_weights=(5, 15))
@@ -54,34 +54,36 @@ class FeatureLoss(nn.Module):
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         check_shapes(outputs, target)
         with torch.no_grad():
-            wanted = self.features(target)
+            target_maps = self.features(target)
         normalized = self.features.encoder.normalized
         loss = F.l1_loss(normalized(at_least_float32(outputs)), normalized(at_least_float32(target.detach())))
-        for weight, ours, theirs in zip(self.layer_weights, self.features(outputs), wanted, strict=True):
-            loss = loss + weight * F.l1_loss(ours, theirs)
-            loss = loss + weight**2 * self.gram_weight * F.l1_loss(gram_matrix(ours), gram_matrix(theirs))
+        for weight, x, y in zip(self.layer_weights, self.features(outputs), target_maps, strict=True):
+            loss = loss + weight * F.l1_loss(x, y)
+            loss = loss + weight**2 * self.gram_weight * F.l1_loss(gram_matrix(x), gram_matrix(y))
         return loss
 
 
 class StyleLoss(nn.Module):
-    """Compares images `(b, c, h, w)` in 0..1 to a photograph in content and to a picture in style (Johnson 2016).
+    """Style transfer loss: compares images `(b, c, h, w)` in 0..1 to a target and a style picture (Johnson 2016).
 
-    The content is one map of `encoder.pyramid`, compared to the target's; the style is the Gram matrices of several
-    maps, compared to the picture's. Both are mean squared differences over the mean square of what they are compared
-    to, so that the weights mean the same for any encoder. The mean absolute difference of neighboring pixels is added.
+    The content loss compares one feature map of `encoder.pyramid` to that of the target; the style loss compares the
+    Gram matrices of several maps to those of the style picture. Each is the mean squared difference divided by the mean
+    square of the reference, so that weights have a similar effect with any encoder. Total variation, the mean absolute
+    difference of neighboring pixels, is added.
 
     Args:
-        encoder: As of `FeatureLoss`.
-        style: The picture `(c, h, w)` in 0..1, of about the size of the images; None where a state dict will bring its
-            Gram matrices.
-        layers: Indices of the maps of the style, 0 the finest; by default Johnson's 0, 1, 2 and 3.
+        encoder: The encoder, which is frozen in place and always runs in evaluation mode.
+        style: The style picture `(c, h, w)` in 0..1, of about the size of the images, or None if a state dict that is
+            loaded later has its Gram matrices.
+        layers: Indices of the feature maps of the style, 0 the finest; by default Johnson's 0, 1, 2 and 3.
         layer_weights: Weight of each of these maps; by default 1.
-        content_layer: Index of the map of the content; by default the last but one of the style's, Johnson's choice.
-        style_weight: Weight of the style.
-        smoothness_weight: Weight of the difference of neighboring pixels.
+        content_layer: Index of the feature map of the content; by default the second to last of `layers`, Johnson's
+            choice.
+        style_weight: Weight of the style loss.
+        smoothness_weight: Weight of the total variation.
 
     Raises:
-        ValueError: If the encoder has no such map, or layers and weights differ in number.
+        ValueError: If the encoder has no such map, layers and weights differ in number, or images differ in shape.
     """
 
     def __init__(
@@ -106,19 +108,19 @@ class StyleLoss(nn.Module):
 
     @property
     def has_style(self) -> bool:
-        """Whether the Gram matrices of the style are known."""
+        """Whether the Gram matrices of the style are known, rather than NaN."""
         return not self.get_buffer("style_0").isnan().any()
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         check_shapes(outputs, target)
         with torch.no_grad():
-            wanted, *_ = self.features(target)
+            target_content, *_ = self.features(target)
         content, *maps = self.features(outputs)
-        loss = _relative_error(content, wanted)
+        loss = _relative_error(content, target_content)
         for i, (weight, features) in enumerate(zip(self.layer_weights, maps, strict=True)):
             style = self.get_buffer(f"style_{i}").expand(len(features), -1, -1)
             loss = loss + self.style_weight * weight * _relative_error(gram_matrix(features), style)
-        return loss + self.smoothness_weight * _roughness(at_least_float32(outputs))
+        return loss + self.smoothness_weight * _total_variation(at_least_float32(outputs))
 
     def _style_grams(self, style: Tensor | None) -> list[Tensor]:
         if style is None:
@@ -129,7 +131,7 @@ class StyleLoss(nn.Module):
 
 
 def gram_matrix(x: Tensor) -> Tensor:
-    """Returns how the channels of maps `(b, c, h, w)` go together: their products `(b, c, c)` over c·h·w, in float32.
+    """Returns the Gram matrices `(b, c, c)` of feature maps `(b, c, h, w)`, divided by c·h·w, in float32 at least.
 
     >>> gram_matrix(torch.ones(1, 2, 3, 3))
     tensor([[[0.5000, 0.5000],
@@ -141,7 +143,7 @@ def gram_matrix(x: Tensor) -> Tensor:
 
 
 class _FrozenFeatures(nn.Module):
-    """Chosen maps of an encoder's pyramid, at least in float32. The encoder does not train, nor its statistics."""
+    """Selected feature maps of an encoder, in float32 at least; its parameters and running statistics are frozen."""
 
     def __init__(self, encoder: Encoder, layers: Sequence[int]) -> None:
         super().__init__()
@@ -155,7 +157,7 @@ class _FrozenFeatures(nn.Module):
         self.layers = tuple(layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        # for the moment alone, as the trainer warns of modules that begin in evaluation mode
+        # only here, since the trainer warns of modules in evaluation mode when it starts
         with eval_mode(self.encoder):
             maps = self.encoder.pyramid(x)
         return [at_least_float32(maps[i]) for i in self.layers]
@@ -170,9 +172,11 @@ def _check_weights(layers: Sequence[int], weights: Sequence[float]) -> None:
         )
 
 
-def _relative_error(x: Tensor, wanted: Tensor) -> Tensor:
-    return F.mse_loss(x, wanted) / wanted.square().mean()
+def _relative_error(x: Tensor, reference: Tensor) -> Tensor:
+    """Returns the mean squared error divided by the mean square of the reference."""
+    return F.mse_loss(x, reference) / reference.square().mean()
 
 
-def _roughness(images: Tensor) -> Tensor:
+def _total_variation(images: Tensor) -> Tensor:
+    """Returns the mean absolute difference of horizontal neighbors plus that of vertical neighbors."""
     return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()

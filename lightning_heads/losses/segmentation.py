@@ -1,4 +1,4 @@
-"""Losses of logits `(b, c, h, w)` against masks."""
+"""Segmentation losses of logits `(b, c, h, w)` and masks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,19 +15,18 @@ LossName = Literal["cross_entropy", "dice", "focal", "tversky"]
 
 
 class SegmentationLoss(nn.Module):
-    """What the losses of masks share; a subclass gives `forward`, the loss of logits and target as one number.
+    """Base class of segmentation losses; a subclass implements `forward(logits, target)`, which returns a scalar.
 
     Logits are `(b, c, h, w)`. Targets are class indices `(b, h, w)`; with `multilabel`, `(b, c, h, w)` of 0 and 1,
-    where a single class may do without its channel. Whatever the precision of the logits, the loss is in float32 at
-    least.
+    where the channel of a single class may be omitted. The loss is computed in float32 at least.
 
     Args:
         multilabel: Whether a pixel has any number of the classes, by sigmoid, or exactly one, by softmax.
-        ignore_index: Value of the target that counts nowhere. Where nothing counts, the loss and its gradients are 0.
+        ignore_index: Value of the target that is ignored. If all pixels are, the loss and its gradients are 0.
         class_weights: Weight of each class in the mean over pixels or over classes.
 
     Raises:
-        ValueError: If the target is of another shape, or weights are fewer than two or negative.
+        ValueError: If the target has another shape, or weights are fewer than two or negative.
     """
 
     class_weights: Tensor | None
@@ -48,28 +47,34 @@ class SegmentationLoss(nn.Module):
         self.multilabel = multilabel
         self.ignore_index = ignore_index
         weights = None if class_weights is None else torch.tensor([float(w) for w in class_weights])
-        # whoever builds the loss holds them: as state they would overrule others on loading
+        # not persistent, since weights in a loaded state dict would replace those that the loss is built with
         self.register_buffer("class_weights", weights, persistent=False)
 
     def read(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns precise logits, the target with 0 where it is ignored, and where it counts."""
+        """Returns logits in float32 at least, the target with 0 where it is ignored, and the mask of what is not.
+
+        Raises:
+            ValueError: If the target has another shape.
+        """
         if self.multilabel and logits.shape[1] == 1 and target.ndim == 3:
             target = target[:, None]
         expected = logits.shape if self.multilabel else (len(logits), *logits.shape[2:])
         if target.shape != expected:
-            given, wanted = tuple(target.shape), tuple(expected)
-            raise ValueError(f"Expected a target of {wanted} for logits of {tuple(logits.shape)}, but got {given}")
+            raise ValueError(
+                f"Expected a target of {tuple(expected)} for logits of {tuple(logits.shape)}, but got "
+                f"{tuple(target.shape)}"
+            )
         logits = at_least_float32(logits)
-        counts = torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
+        valid = torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
         target = target.to(logits.dtype) if self.multilabel else target.long()
-        return logits, target.masked_fill(~counts, 0), counts
+        return logits, target.masked_fill(~valid, 0), valid
 
-    def pixel_weights(self, logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    def pixel_weights(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Returns the weight of each entry of the target, 0 where it is ignored."""
         if self.class_weights is None:
-            return counts.to(logits.dtype)
+            return valid.to(logits.dtype)
         weights = self.class_weights.to(logits.dtype)
-        return counts * (weights[:, None, None] if self.multilabel else weights[target])
+        return valid * (weights[:, None, None] if self.multilabel else weights[target])
 
 
 class CrossEntropyLoss(SegmentationLoss):
@@ -79,7 +84,8 @@ class CrossEntropyLoss(SegmentationLoss):
         multilabel: See `SegmentationLoss`.
         ignore_index: See `SegmentationLoss`.
         class_weights: See `SegmentationLoss`.
-        label_smoothing: Share of each target that is spread over all classes (Szegedy 2016).
+        label_smoothing: Fraction of each target that is spread evenly over all classes, or with `multilabel` over 0 and
+            1 (Szegedy 2016).
     """
 
     def __init__(
@@ -96,27 +102,29 @@ class CrossEntropyLoss(SegmentationLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        logits, target, counts = self.read(logits, target)
-        weights = self.pixel_weights(logits, target, counts)
+        logits, target, valid = self.read(logits, target)
+        weights = self.pixel_weights(logits, target, valid)
         if self.multilabel:
             smooth = target * (1 - self.label_smoothing) + self.label_smoothing / 2
             loss = weights * F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
         else:
-            # weighted here, as what is smoothed onto a class has that class's weight
+            # weighted by torch, as the part of the target that smoothing gives to a class has that class's weight
             weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
             smoothing = self.label_smoothing
-            loss = counts * F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=smoothing)
-        return _share(loss.sum(), weights.sum())
+            loss = valid * F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=smoothing)
+        return _safe_divide(loss.sum(), weights.sum())
 
 
 class FocalLoss(SegmentationLoss):
-    """Cross entropy that counts less the surer the right answer is, as the weighted mean over pixels (Lin 2017).
+    """Focal loss: cross entropy times `(1 - p)**gamma`, where p is the probability of the true class (Lin 2017).
+
+    The loss is the weighted mean over pixels.
 
     Args:
         multilabel: See `SegmentationLoss`.
         ignore_index: See `SegmentationLoss`.
         class_weights: See `SegmentationLoss`; the paper's alpha.
-        gamma: Power of the probability that is missing from the right answer; 0 is the cross entropy.
+        gamma: Exponent of the modulating factor; 0 is the cross entropy.
     """
 
     def __init__(
@@ -133,23 +141,23 @@ class FocalLoss(SegmentationLoss):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        logits, target, counts = self.read(logits, target)
+        logits, target, valid = self.read(logits, target)
         if self.multilabel:
             loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         else:
             loss = F.cross_entropy(logits, target, reduction="none")
-        # a power below 1 has no gradient at 0
-        missing = -torch.expm1(-loss).clamp(max=-torch.finfo(loss.dtype).eps)
-        weights = self.pixel_weights(logits, target, counts)
-        return _share((weights * missing**self.gamma * loss).sum(), weights.sum())
+        # 1 - p, but not 0, where the gradient of an exponent below 1 is infinite
+        complement = -torch.expm1(-loss).clamp(max=-torch.finfo(loss.dtype).eps)
+        weights = self.pixel_weights(logits, target, valid)
+        return _safe_divide((weights * complement**self.gamma * loss).sum(), weights.sum())
 
 
 class TverskyLoss(SegmentationLoss):
-    """One minus the Tversky index, hits over hits and weighted misses of both kinds (Salehi 2017).
+    """One minus the Tversky index, TP / (TP + alpha * FP + beta * FN) (Salehi 2017).
 
-    For each class, probabilities are summed over all pixels of the batch; the loss is the weighted mean over the
-    classes that occur in the target. A class that does not has an index of 0 whatever is predicted, which teaches
-    nothing: to punish what is predicted of it, add a cross entropy.
+    The counts of each class are sums of probabilities over all pixels of the batch; the loss is the weighted mean over
+    the classes that occur in the target. A class that does not occur has an index of 0 whatever is predicted, and so no
+    gradient: add a cross entropy to penalize false positives of it.
 
     Args:
         multilabel: See `SegmentationLoss`.
@@ -174,24 +182,24 @@ class TverskyLoss(SegmentationLoss):
         self.alpha, self.beta = alpha, beta
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        logits, target, counts = self.read(logits, target)
+        logits, target, valid = self.read(logits, target)
         if self.multilabel:
             probabilities, true = logits.sigmoid(), target
         else:
-            probabilities, counts = logits.softmax(dim=1), counts[:, None]
+            probabilities, valid = logits.softmax(dim=1), valid[:, None]
             classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-            true = (target[:, None] == classes) & counts
-        hits = (probabilities * true).sum((0, 2, 3))
-        predicted, actual = (probabilities * counts).sum((0, 2, 3)), true.sum((0, 2, 3))
-        index = _share(hits, hits + self.alpha * (predicted - hits) + self.beta * (actual - hits))
+            true = (target[:, None] == classes) & valid
+        tp = (probabilities * true).sum((0, 2, 3))
+        predicted, actual = (probabilities * valid).sum((0, 2, 3)), true.sum((0, 2, 3))
+        index = _safe_divide(tp, tp + self.alpha * (predicted - tp) + self.beta * (actual - tp))
         weights = (actual > 0).to(index.dtype)
         if self.class_weights is not None:
             weights = weights * self.class_weights.to(index.dtype)
-        return _share((weights * (1 - index)).sum(), weights.sum())
+        return _safe_divide((weights * (1 - index)).sum(), weights.sum())
 
 
 class DiceLoss(TverskyLoss):
-    """One minus the Dice coefficient: the Tversky loss that weighs misses of both kinds alike (Milletari 2016).
+    """One minus the Dice coefficient: the Tversky loss with `alpha` and `beta` of 0.5 (Milletari 2016).
 
     Args:
         multilabel: See `SegmentationLoss`.
@@ -226,10 +234,10 @@ def segmentation_loss(
         multilabel: See `SegmentationLoss`.
         ignore_index: See `SegmentationLoss`.
         class_weights: See `SegmentationLoss`.
-        label_smoothing: See `CrossEntropyLoss`, the only one to have it.
+        label_smoothing: See `CrossEntropyLoss`, the only loss that has it.
 
     Raises:
-        ValueError: If a name is unknown, or labels are smoothed without a cross entropy.
+        ValueError: If a name is unknown, or `label_smoothing` is given without a cross entropy.
 
     >>> segmentation_loss({"cross_entropy": 1.0, "dice": 0.5})(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4))
     tensor(0.8598)
@@ -251,6 +259,6 @@ def segmentation_loss(
     return losses[0] if isinstance(loss, str) else WeightedSum(losses, [*weights.values()])
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """Returns `part / whole`, 0 where the whole is 0."""
-    return part / whole.where(whole > 0, torch.ones_like(whole))
+def _safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Returns `numerator / denominator`, where a denominator of 0 is replaced by 1."""
+    return numerator / denominator.where(denominator > 0, torch.ones_like(denominator))

@@ -1,4 +1,4 @@
-"""Structural similarity of images."""
+"""Structural similarity (SSIM) loss of images."""
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,14 @@ from ..utils.tensors import at_least_float32
 class SSIMLoss(nn.Module):
     """One minus the structural similarity of images `(b, c, h, w)` in 0..1, from 0 for equal images to 2 (Wang 2004).
 
-    It is the mean over all channels and all positions where the gaussian window lies inside the image, and is computed
-    in float32 whatever the precision around it.
+    The similarity is the mean over all channels and all positions where the Gaussian window lies inside the image. It
+    is computed in float32 at least, also under autocast.
 
     Args:
         window_size: Side of the window, odd, in pixels.
         sigma: Standard deviation of the window, in pixels.
-        k1: Constant that steadies the comparison of brightness.
-        k2: Constant that steadies the comparison of contrast.
+        k1: Stabilizing constant of the luminance term.
+        k2: Stabilizing constant of the contrast and structure term.
 
     Raises:
         ValueError: If the window is even, or images differ in shape or are smaller than the window.
@@ -44,14 +44,14 @@ class SSIMLoss(nn.Module):
         with torch.autocast(outputs.device.type, enabled=False):
             x, y = at_least_float32(outputs), at_least_float32(target)
             mean_x, mean_y, square_x, square_y, product = self._blur(x, y, x * x, y * y, x * y)
-            brightness = (2 * mean_x * mean_y + self.c1) / (mean_x**2 + mean_y**2 + self.c1)
+            luminance = (2 * mean_x * mean_y + self.c1) / (mean_x**2 + mean_y**2 + self.c1)
             variances = square_x - mean_x**2 + square_y - mean_y**2
             structure = (2 * (product - mean_x * mean_y) + self.c2) / (variances + self.c2)
-            return 1 - (brightness * structure).mean()
+            return 1 - (luminance * structure).mean()
 
     def _blur(self, *images: Tensor) -> tuple[Tensor, ...]:
-        """Returns the weighted mean of the window around each position, without those that stick out."""
-        # contiguous, as cuDNN would convolve channels-last images in TF32, too coarse for differences of squares
+        """Returns the Gaussian-weighted mean around each position where the window lies inside the images."""
+        # contiguous, as cuDNN would convolve channels-last images in TF32, too imprecise for differences of squares
         stacked = torch.cat(images, dim=1).contiguous()
         positions = torch.arange(self.window_size, device=stacked.device, dtype=stacked.dtype) - self.window_size // 2
         window = (-(positions**2) / (2 * self.sigma**2)).exp()
@@ -61,7 +61,7 @@ class SSIMLoss(nn.Module):
 
 
 def check_shapes(outputs: Tensor, target: Tensor) -> None:
-    """Refuses targets of another shape than the outputs', which arithmetic would broadcast.
+    """Checks that targets have the shape of the outputs, since arithmetic would broadcast them otherwise.
 
     Raises:
         ValueError: If the shapes differ.

@@ -1,4 +1,4 @@
-"""Several losses in one."""
+"""Weighted sum of losses."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class WeightedSum(nn.Module):
-    """A weighted sum of losses of the same outputs and target.
+    """Weighted sum of losses of the same outputs and target.
 
     Args:
         losses: The losses.

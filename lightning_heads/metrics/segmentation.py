@@ -1,4 +1,4 @@
-"""How well the pixels of each class are found."""
+"""Segmentation metrics by class: intersection over union, Dice and accuracy."""
 
 from typing import Any, Literal
 
@@ -9,20 +9,20 @@ from torchmetrics.functional.classification import multiclass_stat_scores, multi
 
 
 class SegmentationScore(Metric):
-    """A score of every class over all pixels of an evaluation, and one for all classes.
+    """Intersection over union, Dice or accuracy over all pixels of an evaluation, of each class and of all classes.
 
     Intersection over union (the Jaccard index) and Dice (the F1 score) of all classes are the mean over those that
-    occur in predictions or target. Accuracy is the share of pixels that are right: of a class among its own pixels,
-    with `multilabel` among all pixels.
+    occur in predictions or target. Accuracy is the fraction of pixels that are correct: for a class, of the pixels of
+    that class, or with `multilabel`, of all pixels.
 
-    Metrics of one collection that differ in the score alone count pixels once.
+    Metrics of one `MetricCollection` that differ only in `score` share their counts.
 
     Args:
-        score: Which score.
+        score: The score that `compute` and `per_class` return.
         num_classes: Number of classes.
         multilabel: Whether predictions are a probability for each label `(b, c, h, w)` with targets of that shape, or
             probabilities of classes with targets `(b, h, w)`.
-        ignore_index: Value of the target that counts nowhere; a class that it is the index of has no score.
+        ignore_index: Value of the target that is ignored; if it is the index of a class, that class has no score.
 
     >>> score = SegmentationScore("iou", num_classes=2)
     >>> score(torch.tensor([[[[0.9, 0.8, 0.3]], [[0.1, 0.2, 0.7]]]]), torch.tensor([[[0, 1, 1]]]))
@@ -49,7 +49,7 @@ class SegmentationScore(Metric):
         self.num_classes = num_classes
         self.multilabel = multilabel
         self.ignore_index = ignore_index
-        # true positives, false positives, true negatives, false negatives and pixels of the class, as torchmetrics
+        # true positives, false positives, true negatives, false negatives and support, in the order of torchmetrics
         self.add_state("counts", torch.zeros(num_classes, 5, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, target: Tensor) -> None:
@@ -63,22 +63,25 @@ class SegmentationScore(Metric):
 
     def compute(self) -> Tensor:
         """Returns the score of all classes."""
-        right, whole = self._ratio()
-        return right.sum() / whole.sum() if self.score == "accuracy" else (right / whole).nanmean()
+        numerator, denominator = self._ratio()
+        if self.score == "accuracy":
+            return numerator.sum() / denominator.sum()
+        return (numerator / denominator).nanmean()
 
     def per_class(self) -> Tensor:
-        """Returns the score of each class `(num_classes,)` over all processes, NaN for one that did not occur."""
+        """Returns the score of each class `(num_classes,)` over all ranks, NaN for a class that does not occur."""
         with self.sync_context():
-            right, whole = self._ratio()
-        return right / whole
+            numerator, denominator = self._ratio()
+        return numerator / denominator
 
     def _ratio(self) -> tuple[Tensor, Tensor]:
+        """Returns the numerator and the denominator of the score of each class."""
         counts = self.counts
         if not self.multilabel and self.ignore_index in range(self.num_classes):
             counts = counts.index_fill(0, torch.tensor(self.ignore_index, device=counts.device), 0)
-        hits, extra, rejected, missed, _ = counts.unbind(dim=1)
+        tp, fp, tn, fn, _ = counts.unbind(dim=1)
         if self.score == "iou":
-            return hits, hits + extra + missed
+            return tp, tp + fp + fn
         if self.score == "dice":
-            return 2 * hits, 2 * hits + extra + missed
-        return (hits + rejected, counts[:, :4].sum(dim=1)) if self.multilabel else (hits, hits + missed)
+            return 2 * tp, 2 * tp + fp + fn
+        return (tp + tn, counts[:, :4].sum(dim=1)) if self.multilabel else (tp, tp + fn)

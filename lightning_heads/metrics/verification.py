@@ -8,10 +8,11 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 
 class EqualErrorRate(Metric):
-    """The share of errors at the threshold where as large a share of the yes is missed as of the no let through.
+    """Equal error rate: the error rate at the threshold where false positive and false negative rate are equal.
 
-    Between two thresholds it is interpolated. Scores are `(b,)` of any range, the higher the more a yes, or
-    probabilities `(b, 2)` of no and yes; targets `(b,)` are bools, or 0 and 1. Without a yes or without a no it is NaN.
+    Between two thresholds it is interpolated linearly. Scores are `(b,)` of any range, higher for positives, or
+    probabilities `(b, 2)` of negative and positive; targets `(b,)` are bools, or 0 and 1. Without a positive or without
+    a negative it is NaN.
 
     >>> EqualErrorRate()(torch.tensor([0.9, 0.8, 0.3, -0.2]), torch.tensor([True, False, True, False]))
     tensor(0.5000)
@@ -29,26 +30,28 @@ class EqualErrorRate(Metric):
         self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, targets: Tensor) -> None:
-        """Keeps a batch."""
+        """Stores a batch."""
         self.scores.append(scores.detach()[:, 1] if scores.ndim == 2 else scores.detach())
         self.targets.append(targets.bool())
 
     def compute(self) -> Tensor:
-        """Returns the rate at which both errors are equal."""
+        """Returns the equal error rate over all stored batches."""
         scores, order = dim_zero_cat(self.scores).sort(descending=True)
-        yes = dim_zero_cat(self.targets)[order]
-        last = torch.cat([scores.diff() != 0, yes.new_ones(1)])  # of those with one score
-        let_through = _rates(~yes, last)
-        missed = 1 - _rates(yes, last)
-        excess = let_through - missed
-        # from -1, where all are rejected, to 1, where none is
-        after = (excess >= 0).long().argmax()
+        positive = dim_zero_cat(self.targets)[order]
+        last = torch.cat([scores.diff() != 0, positive.new_ones(1)])  # the last of each run of equal scores
+        false_positive_rate = _acceptance_rates(~positive, last)
+        false_negative_rate = 1 - _acceptance_rates(positive, last)
+        # rises from -1, where all are rejected, to 1, where all are accepted
+        difference = false_positive_rate - false_negative_rate
+        after = (difference >= 0).long().argmax()
         return torch.lerp(
-            let_through[after - 1], let_through[after], excess[after - 1] / (excess[after - 1] - excess[after])
+            false_positive_rate[after - 1],
+            false_positive_rate[after],
+            difference[after - 1] / (difference[after - 1] - difference[after]),
         )
 
 
-def _rates(accepted: Tensor, last: Tensor) -> Tensor:
-    """Returns which share is accepted at each threshold, from none to all."""
-    counts = accepted.cumsum(dim=0)[last]
+def _acceptance_rates(selected: Tensor, last: Tensor) -> Tensor:
+    """Returns the fraction of the selected samples that is accepted at each threshold, from 0 to 1."""
+    counts = selected.cumsum(dim=0)[last]
     return F.pad(counts / counts[-1], (1, 0))

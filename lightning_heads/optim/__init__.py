@@ -1,4 +1,4 @@
-"""What the optimizer sees: parameter groups, freezing, and shapes of learning rates."""
+"""Parameter groups, freezing, and schedules of learning rates and momentum."""
 
 from .freezing import NormPolicy, freeze, freeze_to, unfreeze
 from .param_groups import LearningRate, Splitter, optimizer_groups, param_groups

@@ -1,4 +1,4 @@
-"""Freezing: which parameter groups train, and what the frozen part does meanwhile."""
+"""Freezing and unfreezing of parameter groups, and the mode of the frozen modules."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
@@ -9,7 +9,8 @@ from .param_groups import Splitter, is_norm, param_groups
 
 NormPolicy = Literal["train", "stats", "eval"]
 
-# What was frozen here, and not by the user, is noted on the module that holds it: the note survives copying.
+# Attributes of a module: its own parameters that were frozen here rather than by the user, and whether it was put in
+# evaluation mode here. As attributes they survive copying.
 _FROZEN = "_frozen_parameters"
 _EVALUATED = "_evaluated_while_frozen"
 FREEZE_MARKERS = {_FROZEN, _EVALUATED}
@@ -24,13 +25,13 @@ def freeze_to(model: nn.Module, n: int, *, norm: NormPolicy = "train", splitter:
     Args:
         model: A model with `param_groups()`.
         n: First group that trains; negative numbers count from the end, so -1 trains the head alone.
-        norm: What normalization layers of the frozen part do: `train` goes on training them (fastai's default),
-            `stats` updates only their running statistics, `eval` holds everything and switches dropout off too, so
-            that the frozen part gives the same features for an image every time and costs a forward pass only.
+        norm: Treatment of normalization layers in frozen groups: `train` keeps training them (fastai's default),
+            `stats` freezes their parameters but updates their running statistics, `eval` also puts the frozen modules
+            in evaluation mode, dropout included, so that their features are deterministic and need no backward pass.
         splitter: Maps the model to its groups; see `param_groups`.
 
     Raises:
-        ValueError: If there is no such group, or nothing to freeze as there is one group only.
+        ValueError: If `n` is out of range, or is not 0 for a model of one group, or `norm` is unknown.
     """
     groups = param_groups(model, splitter)
     first = first_group(n, len(groups))
@@ -38,20 +39,20 @@ def freeze_to(model: nn.Module, n: int, *, norm: NormPolicy = "train", splitter:
 
 
 def freeze(model: nn.Module, *, norm: NormPolicy = "train", splitter: Splitter | None = None) -> None:
-    """Trains the last parameter group alone, the head; see `freeze_to`."""
+    """Freezes all parameter groups but the last, the head; see `freeze_to`."""
     freeze_to(model, -1, norm=norm, splitter=splitter)
 
 
 def unfreeze(model: nn.Module, *, splitter: Splitter | None = None) -> None:
-    """Trains every parameter group; see `freeze_to`."""
+    """Unfreezes all parameter groups; see `freeze_to`."""
     freeze_to(model, 0, splitter=splitter)
 
 
 def first_group(n: int, num_groups: int, argument: str = "n") -> int:
-    """Returns the index of the first group that trains, from one that may count from the end.
+    """Returns the index, from 0, of the first group that trains, where `n` may count from the end.
 
     Raises:
-        ValueError: If there is no such group, or nothing to freeze as there is one group only.
+        ValueError: If `n` is out of range, or is not 0 for a model of one group; the text names it `argument`.
 
     >>> first_group(-1, 3)
     2
@@ -70,13 +71,13 @@ def first_group(n: int, num_groups: int, argument: str = "n") -> int:
 
 
 def check_norm(norm: str) -> None:
-    """Raises ValueError unless this is a policy for normalization layers."""
+    """Raises ValueError unless `norm` is a `NormPolicy`."""
     if norm not in get_args(NormPolicy):
         raise ValueError(f"Expected `norm` to be {', '.join(get_args(NormPolicy))}, but got {norm!r}")
 
 
 def user_trainable(model: nn.Module) -> set[int]:
-    """Returns the identities of the parameters that the user did not freeze, whether they are frozen here or not."""
+    """Returns the `id` of each parameter that the user did not freeze, whether `freeze_parameters` froze it or not."""
     return {
         id(parameter)
         for module in model.modules()
@@ -86,12 +87,12 @@ def user_trainable(model: nn.Module) -> set[int]:
 
 
 def freeze_parameters(model: nn.Module, parameters: Iterable[nn.Parameter], norm: NormPolicy) -> list[nn.Module]:
-    """Freezes these parameters and unfreezes the others that an earlier call froze.
+    """Freezes the given parameters and unfreezes all others that an earlier call froze.
 
     Returns the modules that are in evaluation mode while frozen.
 
     Args:
-        model: The module that holds the parameters.
+        model: The module that has the parameters.
         parameters: Parameters to freeze.
         norm: See `freeze_to`.
     """
@@ -110,7 +111,7 @@ def freeze_parameters(model: nn.Module, parameters: Iterable[nn.Parameter], norm
 
 
 def _freeze_own_parameters(module: nn.Module, frozen: set[int]) -> None:
-    """Freezes the parameters that a module itself owns, and records their names on it."""
+    """Freezes those of a module's own parameters, not its children's, that are in `frozen`, and records their names."""
     before: frozenset[str] = getattr(module, _FROZEN, frozenset())
     now: set[str] = set()
     for name, parameter in module.named_parameters(recurse=False):
@@ -126,7 +127,11 @@ def _freeze_own_parameters(module: nn.Module, frozen: set[int]) -> None:
 
 
 def _frozen_modules(module: nn.Module, frozen: set[int], default: bool) -> Iterator[nn.Module]:
-    """Gives the modules whose parameters are all frozen; one without any goes with its neighbors if they agree."""
+    """Yields the modules whose parameters are all frozen.
+
+    A module without parameters, such as dropout, counts as frozen if `default` is true; for a child, that is whether
+    its nearest siblings with parameters are frozen.
+    """
     if _is_frozen(module, frozen, default):
         yield from module.modules()
         return
@@ -134,8 +139,8 @@ def _frozen_modules(module: nn.Module, frozen: set[int], default: bool) -> Itera
     for i, child in enumerate(children):
         before = next((other for other in reversed(children[:i]) if [*other.parameters()]), None)
         after = next((other for other in children[i + 1 :] if [*other.parameters()]), None)
-        around = [_is_frozen(other, frozen, False) for other in (before, after) if other is not None]
-        yield from _frozen_modules(child, frozen, bool(around) and all(around))
+        neighbors = [_is_frozen(other, frozen, False) for other in (before, after) if other is not None]
+        yield from _frozen_modules(child, frozen, bool(neighbors) and all(neighbors))
 
 
 def _is_frozen(module: nn.Module, frozen: set[int], default: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters train together, at which learning rate, and which of them decay."""
+"""Parameter groups: which parameters train together, their learning rates and weight decay."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ Splitter = Callable[[nn.Module], list[list[nn.Parameter]]]
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A model that says how its parameters are grouped: input side first, head last, disjoint and complete."""
+    """Protocol of a model with parameter groups: ordered from the input to the head, disjoint and complete."""
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the groups."""
@@ -22,16 +22,18 @@ class Grouped(Protocol):
 
 
 def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[list[nn.Parameter]]:
-    """Returns a model's parameter groups, checked: a splitter's, or the model's own `param_groups()`, or one group.
+    """Returns and validates a model's parameter groups: the splitter's, else its own `param_groups()`, else one group.
 
-    An `nn.Sequential` that begins with a module with groups, such as an encoder, has those and one of all that follows.
+    An `nn.Sequential` whose first module has `param_groups()`, such as an encoder, has those groups and one more of all
+    modules that follow.
 
     Args:
         model: Any model.
         splitter: Maps the model to groups of its parameters, in place of the model's own; fastai's `splitter`.
 
     Raises:
-        ValueError: If a trainable parameter is in no group, or any is in several or not the model's.
+        ValueError: If a trainable parameter is in no group, a parameter is in several groups or is not the model's, or
+            one of several groups is empty.
 
     >>> class Pair(nn.Sequential):
     ...     pass
@@ -71,14 +73,15 @@ def _own_groups(model: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
-    """Returns one learning rate a group.
+    """Returns the learning rate of each parameter group.
 
-    A number serves every group; a pair goes geometrically from the first group to the last (fastai's `slice(a, b)`);
-    `(None, b)` gives the last group b and all others a tenth of it (fastai's `slice(b)`); a longer sequence has one
-    number a group.
+    A number applies to every group; a pair is spaced geometrically from the first group to the last (fastai's
+    `slice(a, b)`); `(None, b)` gives b to the last group and a tenth of it to all others (fastai's `slice(b)`); a
+    longer sequence has one number a group.
 
     Raises:
-        ValueError: If the numbers are not positive or neither two nor one a group.
+        ValueError: If a number is not positive and finite, or a sequence has neither two entries nor one a group.
+        TypeError: If `lr` is neither a number nor a sequence of numbers.
 
     >>> [round(value, 6) for value in slice_lr((1e-5, 1e-3), 3)]
     [1e-05, 0.0001, 0.001]
@@ -111,12 +114,12 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
 def optimizer_groups(
     model: nn.Module, lr: LearningRate = 1e-3, *, splitter: Splitter | None = None
 ) -> list[dict[str, Any]]:
-    """Returns the groups an optimizer takes: each of the model's, split into what decays and what does not.
+    """Returns an optimizer's groups: each parameter group of the model, split into those with and without weight decay.
 
-    Biases and parameters of normalization layers do not decay, nor other vectors and scalars such as LayerScale, nor
-    position embeddings and tokens, nor what the model names in `no_weight_decay()`. A group has a `name` ("0/decay"),
-    its `lr` and that same number as `initial_lr`, which schedules scale. Frozen parameters are in their groups as well,
-    so that thawing them later adds none.
+    Weight decay is 0 for biases, normalization layers, other vectors and scalars such as LayerScale, position
+    embeddings, tokens, and parameters that a module names in `no_weight_decay()`. A group has a `name` ("0/decay"), its
+    `lr`, the same number as `initial_lr`, which schedules scale, and `param_names`. Frozen parameters are included, so
+    that unfreezing them adds no group.
 
     Args:
         model: Any model.
@@ -146,9 +149,9 @@ def optimizer_groups(
 
 
 def gather_groups(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
-    """Returns an optimizer's groups gathered by the parameter group that each is of, in order.
+    """Returns an optimizer's groups, collected by the model's parameter group that they belong to, in order.
 
-    Groups of `optimizer_groups` say so in their names; any others stand for themselves.
+    Those of `optimizer_groups` are matched by their names, such as "0/decay" and "0/no_decay"; any other is on its own.
     """
     gathered: dict[str, list[dict[str, Any]]] = {}
     for i, group in enumerate(optimizer.param_groups):
@@ -158,17 +161,17 @@ def gather_groups(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
 
 
 def group_parameters(groups: Iterable[list[dict[str, Any]]]) -> list[nn.Parameter]:
-    """Returns the parameters of some of the groups that `gather_groups` gives."""
+    """Returns the parameters of groups that `gather_groups` returned."""
     return [p for members in groups for group in members for p in group["params"]]
 
 
 def base_rates(groups: Iterable[list[dict[str, Any]]]) -> list[float]:
-    """Returns the learning rate that each of the groups of `gather_groups` was given, before any schedule."""
+    """Returns the initial learning rate, before any schedule, of each group that `gather_groups` returned."""
     return [float(members[0].get("initial_lr", members[0]["lr"])) for members in groups]
 
 
 def set_lr(group: dict[str, Any], lr: float) -> None:
-    """Sets the learning rate of an optimizer's group, in place where it is a tensor, as a compiled optimizer has it."""
+    """Sets the learning rate of an optimizer's group, in place if it is a tensor, as compiled optimizers need it."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(lr)
     else:
@@ -176,10 +179,10 @@ def set_lr(group: dict[str, Any], lr: float) -> None:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Tells whether a module is a normalization layer, of torch, timm or any library that calls it so."""
+    """Returns whether a module is a normalization layer, of torch, or of any library by its class name."""
     if isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)):
         return True
-    # one with a matrix, such as a linear layer that normalizes its weight, does more than normalize
+    # a layer with a matrix does more than normalize, such as a linear layer that normalizes its weight
     return "norm" in type(module).__name__.lower() and all(p.ndim <= 1 for p in module.parameters(recurse=False))
 
 
@@ -189,17 +192,18 @@ def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _undecayed(model: nn.Module) -> set[int]:
-    keys = {id(p) for p in model.parameters() if p.ndim <= 1}
+    """Returns the `id` of each parameter without weight decay."""
+    ids = {id(p) for p in model.parameters() if p.ndim <= 1}
     for module in model.modules():
         own = dict(module.named_parameters(recurse=False))
         if is_norm(module):
-            keys |= {id(p) for p in own.values()}
-        keys |= {id(p) for name, p in own.items() if _is_embedding(name) or _is_scale(name, p)}
-        name_undecayed = getattr(module, "no_weight_decay", None)
-        listed: Iterable[str] = name_undecayed() if callable(name_undecayed) else ()
-        below = dict(module.named_parameters()) if listed else {}
-        keys |= {id(below[name]) for name in listed if name in below}
-    return keys
+            ids |= {id(p) for p in own.values()}
+        ids |= {id(p) for name, p in own.items() if _is_embedding(name) or _is_scale(name, p)}
+        no_weight_decay = getattr(module, "no_weight_decay", None)
+        listed: Iterable[str] = no_weight_decay() if callable(no_weight_decay) else ()
+        named = dict(module.named_parameters()) if listed else {}
+        ids |= {id(named[name]) for name in listed if name in named}
+    return ids
 
 
 def _is_embedding(name: str) -> bool:
@@ -207,5 +211,8 @@ def _is_embedding(name: str) -> bool:
 
 
 def _is_scale(name: str, parameter: nn.Parameter) -> bool:
-    """Tells whether a parameter scales channels, as `(c, 1, 1)` does; a weight may have such a shape and not."""
+    """Returns whether a parameter is a scale by channel, of a shape such as `(c, 1, 1)`.
+
+    One named `weight` is not, since a narrow layer's weight matrix may have that shape too.
+    """
     return name != "weight" and parameter.shape[1:].numel() == 1

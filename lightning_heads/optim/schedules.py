@@ -1,4 +1,4 @@
-"""Shapes of learning rate and momentum over a phase of training, as pure functions of the position in it."""
+"""Schedules of learning rates and momentum over a training phase, as pure functions of the position in it."""
 
 import math
 from collections.abc import Callable
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 
 class Shape:
-    """Shape of learning rates and momentum over a phase of training. Subclass it for a shape of your own."""
+    """Base class of schedules over a training phase. A subclass of your own implements `factor`."""
 
     def factor(self, position: float) -> float:
-        """Maps a position in 0..1 to what the learning rates are multiplied by."""
+        """Returns the factor that multiplies the learning rates at a position in 0..1 of the phase."""
         raise NotImplementedError
 
     def momentum(self, position: float) -> float | None:
-        """Maps a position in 0..1 to the momentum (the first beta of Adam), or to None to leave it alone."""
+        """Returns the momentum (the first beta of Adam) at a position in 0..1, or None to leave it unchanged."""
         return None
 
 
 @dataclass(frozen=True)
 class Cycle(Shape):
-    """Warms up and anneals by cosines, momentum the other way (Smith 2018): fastai's `fit_one_cycle`.
+    """One-cycle schedule of cosine warmup and annealing, inverse for momentum (Smith 2018): fastai's `fit_one_cycle`.
 
     Args:
         pct_start: Fraction of the steps that warm up.
-        div: Peak over the first learning rate.
-        div_final: Peak over the last learning rate.
-        moms: Momentum at the start, the peak and the end, or None to leave it alone.
+        div: Peak learning rate divided by the first one.
+        div_final: Peak learning rate divided by the last one.
+        moms: Momentum at the start, at the peak of the learning rate and at the end, or None to leave it unchanged.
     """
 
     pct_start: float = 0.25
@@ -46,11 +46,11 @@ class Cycle(Shape):
 
 @dataclass(frozen=True)
 class FlatCosine(Shape):
-    """Stays flat, then anneals by a cosine: fastai's `fit_flat_cos`.
+    """Constant learning rates, then cosine annealing: fastai's `fit_flat_cos`.
 
     Args:
-        pct_start: Fraction of the steps that stay flat.
-        div_final: Peak over the last learning rate.
+        pct_start: Fraction of the steps with constant learning rates.
+        div_final: First learning rate divided by the last one.
     """
 
     pct_start: float = 0.75
@@ -66,11 +66,11 @@ class FlatCosine(Shape):
 
 @dataclass(frozen=True)
 class Restarts(Shape):
-    """Anneals to 0 by a cosine, again and again (SGDR, Loshchilov 2016): fastai's `fit_sgdr`.
+    """Cosine annealing to 0 with warm restarts (SGDR, Loshchilov 2016): fastai's `fit_sgdr`.
 
     Args:
-        cycles: How often.
-        mult: Length of each cycle over that of the one before.
+        cycles: Number of cycles.
+        mult: Length of each cycle divided by that of the one before.
     """
 
     cycles: int = 1
@@ -81,17 +81,17 @@ class Restarts(Shape):
 
     def factor(self, position: float) -> float:
         lengths = [self.mult**i for i in range(self.cycles)]
-        # a restart that falls on a step must not be missed by rounding
-        place, cycle = position * sum(lengths) + 1e-6, 0
-        while cycle < self.cycles - 1 and place >= lengths[cycle]:
-            place -= lengths[cycle]
+        # the margin keeps rounding from missing a restart that falls exactly on a step
+        offset, cycle = position * sum(lengths) + 1e-6, 0
+        while cycle < self.cycles - 1 and offset >= lengths[cycle]:
+            offset -= lengths[cycle]
             cycle += 1
-        return _cosine(1.0, 0.0, min(max(place - 1e-6, 0.0) / lengths[cycle], 1.0))
+        return _cosine(1.0, 0.0, min(max(offset - 1e-6, 0.0) / lengths[cycle], 1.0))
 
 
 @dataclass(frozen=True)
 class Custom(Shape):
-    """Follows a function from the position in 0..1 to a factor."""
+    """Schedule whose factor is a function of the position in 0..1."""
 
     function: Callable[[float], float]
 
@@ -101,14 +101,14 @@ class Custom(Shape):
 
 @dataclass(frozen=True)
 class Constant(Shape):
-    """Leaves learning rates as they are."""
+    """Leaves the learning rates unchanged."""
 
     def factor(self, position: float) -> float:
         return 1.0
 
 
 def anneal(position: float, pct_start: float, start: float, middle: float, end: float) -> float:
-    """Goes from start to middle by a cosine over the first `pct_start` of 0..1, then to end by another.
+    """Anneals by a cosine from `start` to `middle` over the first `pct_start` of 0..1, then from `middle` to `end`.
 
     >>> [round(anneal(p, 0.25, 0.0, 1.0, 0.0), 2) for p in (0, 0.125, 0.25, 0.625, 1)]
     [0.0, 0.5, 1.0, 0.5, 0.0]

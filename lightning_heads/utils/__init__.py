@@ -1,1 +1,1 @@
-"""Helpers that know nothing of models or data."""
+"""Helpers that import no other part of the package: files, arguments, random state, tensors and module modes."""

@@ -1,4 +1,4 @@
-"""Modes of modules."""
+"""Training and evaluation mode of modules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model in evaluation mode for a while, then each module back in its own."""
+    """Puts a model in evaluation mode within the block, then restores the mode of each of its modules."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train()  # lets go of what some models cache in evaluation
+        model.train()  # some models free here what they cached in evaluation mode
         for module, training in modes:
             module.training = training

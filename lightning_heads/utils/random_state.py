@@ -1,4 +1,4 @@
-"""State of the random generators of this process."""
+"""State of the random number generators of this process."""
 
 import random
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Returns the state of Python's, NumPy's and torch's generators and of that of the current CUDA device.
+    """Returns the state of the generators of Python, NumPy, torch and the current CUDA device.
 
-    Checkpoints that hold it load with `weights_only=True`.
+    Checkpoints that contain it load with `weights_only=True`.
     """
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
@@ -22,7 +22,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts the generators back to a state."""
+    """Restores the state of the generators that `random_state` returned."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

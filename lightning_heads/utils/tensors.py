@@ -5,5 +5,5 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Returns a tensor of less than float32 precision as float32, and any other as it is."""
+    """Casts a tensor of lower precision to float32; returns any other unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -120,8 +120,8 @@ def test_dense_head_refuses_wrong_settings(settings: dict, message: str) -> None
         create_dense_head(4, 1, **{"reduction": 2, **settings})
 
 
-def test_uninitialized_layers_are_torchs_own() -> None:
-    """As fastai's `create_head` leaves them: the same draws for the same layers."""
+def test_without_init_layers_have_torchs_default_initialization() -> None:
+    """They equal those of fastai's `create_head` for the same random seed."""
     torch.manual_seed(0)
     reference = [value for value in fastai_head(6, 3).parameters() if value.ndim == 2]
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ def test_equals_fastai_for_equal_weights(channels: int, size: tuple[int, int]) -
     assert not torch.allclose(expected, x)
     torch.testing.assert_close(ours.eval()(x), expected, atol=1e-5, rtol=1e-5)
 
-    # in training both iterate towards the spectral norm, in another order
+    # in training mode both approach the spectral norm by power iteration, but in another order
     for _ in range(200):
         ours.train()(x), theirs.train()(x)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=1e-4)

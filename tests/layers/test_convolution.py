@@ -25,19 +25,19 @@ def test_equals_fastai_for_equal_weights(norm: str, ks: int, stride: int) -> Non
 
 
 @pytest.mark.parametrize("norm", ["weight", "spectral", "none"])
-def test_has_a_bias_where_no_layer_follows(norm: str) -> None:
+def test_convolution_has_a_bias_unless_a_norm_layer_follows(norm: str) -> None:
     assert conv_layer(4, 8, norm=norm)[0].bias is not None
     assert conv_layer(4, 8, norm="group")[0].bias is None
 
 
-def test_spectral_norm_holds_the_largest_singular_value() -> None:
+def test_spectral_norm_sets_the_largest_singular_value_to_one() -> None:
     conv = conv_layer(16, 16, 1, norm="spectral", act=None)[0]
-    for _ in range(50):  # an iteration a pass in training
+    for _ in range(50):  # one power iteration per access in training mode
         weight = conv.weight
     assert torch.linalg.svdvals(weight.flatten(1))[0].item() == pytest.approx(1, abs=0.01)
 
 
-def test_weight_norm_separates_length_from_direction() -> None:
+def test_weight_norm_separates_magnitude_from_direction() -> None:
     conv = conv_layer(4, 8, norm="weight")[0]
     with torch.no_grad():
         conv.parametrizations.weight.original0.fill_(2)
@@ -45,7 +45,7 @@ def test_weight_norm_separates_length_from_direction() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 7, 16, 32, 96])
-def test_group_norm_takes_any_number_of_channels(channels: int) -> None:
+def test_group_norm_accepts_any_number_of_channels(channels: int) -> None:
     layer = norm_layer("group", channels)
     out = layer(torch.randn(2, channels, 8, 8))
     assert out.shape == (2, channels, 8, 8)

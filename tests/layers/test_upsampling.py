@@ -21,7 +21,7 @@ def test_pixel_shuffle_equals_fastai_for_equal_weights(norm: str, blur: bool) ->
     for parameter in theirs.parameters():
         nn.init.normal_(parameter)
     state = theirs.state_dict()
-    if norm == "weight":  # torch's older form of it keeps bias, factor, direction
+    if norm == "weight":  # torch's older `weight_norm`, which fastai uses, stores bias, magnitude, direction
         (bias, factor, direction) = state.values()
         ours.load_state_dict(dict(zip(ours.state_dict(), (bias, factor, direction), strict=True)))
     else:
@@ -37,7 +37,7 @@ def test_starts_as_nearest_neighbors(norm: str) -> None:
     torch.testing.assert_close(out, F.interpolate(out[..., ::2, ::2], scale_factor=2))
 
 
-def test_icnr_has_fastais_blocks_and_spread() -> None:
+def test_icnr_has_equal_blocks_and_fastais_standard_deviation() -> None:
     weights = [icnr_(torch.empty(512, 16, 3, 3)), icnr_init(torch.empty(512, 16, 3, 3))]
     for weight in weights:
         blocks = weight.view(128, 4, 16, 3, 3)
@@ -55,12 +55,12 @@ def test_blur_averages_with_the_pixels_above_and_to_the_left() -> None:
 
 @pytest.mark.parametrize("method", ["bilinear", "pixel_shuffle"])
 @pytest.mark.parametrize("size", [(10, 14), (9, 13), (11, 15)])
-def test_upsample_gives_the_size_that_is_asked_for(method: str, size: tuple[int, int]) -> None:
+def test_upsample_returns_the_requested_size(method: str, size: tuple[int, int]) -> None:
     assert Upsample(6, 4, method)(torch.rand(2, 6, 5, 7), size).shape == (2, 4, *size)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])
-def test_blocks_hold_the_pixels(size: tuple[int, int]) -> None:
+def test_from_blocks_inverts_to_blocks(size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size)
     blocks = to_blocks(image)
     assert blocks.shape == (2, 12, (size[0] + 1) // 2, (size[1] + 1) // 2)

@@ -36,7 +36,7 @@ NO_PAIR = {"one_class": torch.zeros(6).long(), "all_alone": torch.arange(6), "on
 
 def _value_and_gradient(loss: Any, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     embeddings = embeddings.clone().requires_grad_()
-    with torch.autograd.set_detect_anomaly(True):  # no step of the way back may be NaN
+    with torch.autograd.set_detect_anomaly(True):  # no operation of the backward pass may return NaN
         value = loss(embeddings, labels)
         (gradient,) = torch.autograd.grad(value, embeddings)
     return value.detach(), gradient
@@ -45,18 +45,18 @@ def _value_and_gradient(loss: Any, embeddings: Tensor, labels: Tensor) -> tuple[
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=[*LABELS])
 @pytest.mark.parametrize(("ours", "theirs"), CASES.values(), ids=[*CASES])
-def test_they_equal_pytorch_metric_learning(ours: nn.Module, theirs: Loss, labels: Tensor, clustered: bool) -> None:
+def test_losses_equal_pytorch_metric_learning(ours: nn.Module, theirs: Loss, labels: Tensor, clustered: bool) -> None:
     for _ in range(5):
         embeddings = torch.randn(len(labels), 8) * torch.rand(len(labels), 1) * 3
-        if clustered:  # where margins are satisfied in part
+        if clustered:  # so that some pairs satisfy the margins
             embeddings += 3 * torch.randn(13, 8)[labels]
         value, gradient = _value_and_gradient(ours, embeddings.double(), labels)
         expected, expected_gradient = _value_and_gradient(theirs, embeddings.double(), labels)
         torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-6)
-        precise, precise_gradient = _value_and_gradient(ours, embeddings, labels)
-        torch.testing.assert_close(precise, value.float(), atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(precise_gradient, gradient.float(), atol=1e-5, rtol=1e-4)
+        single, single_gradient = _value_and_gradient(ours, embeddings, labels)
+        torch.testing.assert_close(single, value.float(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(single_gradient, gradient.float(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("labels", NO_PAIR.values(), ids=[*NO_PAIR])
@@ -67,7 +67,7 @@ def test_a_batch_without_a_pair_has_no_loss_and_no_gradient(ours: nn.Module, the
     expected, expected_gradient = _value_and_gradient(theirs, embeddings, labels)
     torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-5)
-    if not isinstance(ours, ContrastiveLoss) or len(labels) == 1:  # pairs of one kind are enough for it
+    if not isinstance(ours, ContrastiveLoss) or len(labels) == 1:  # contrastive loss is nonzero with pairs of one kind
         assert value == 0
         assert (gradient == 0).all()
 

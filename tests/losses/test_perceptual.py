@@ -19,7 +19,7 @@ def vgg_encoder() -> Encoder:
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):  # statistics that a mistake about them would show in
+        if isinstance(module, nn.BatchNorm2d):  # not those of a new layer, which normalize nothing
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     return encoder
@@ -27,7 +27,7 @@ def vgg_encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def bare_vgg(vgg_encoder: Encoder) -> nn.Sequential:
-    """torchvision's own layers with the same weights."""
+    """The layers of torchvision with the same weights."""
     layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=True).eval()
     layers.load_state_dict(vgg_encoder.backbone.body.features.state_dict())
     return layers
@@ -42,7 +42,7 @@ def _normalized(x: Tensor) -> Tensor:
 
 
 def _before_pools(layers: nn.Sequential, x: Tensor) -> list[Tensor]:
-    """What goes into each max-pool, for normalized images."""
+    """Returns the input of each max-pool layer, for normalized images."""
     maps = []
     for layer in layers:
         if isinstance(layer, nn.MaxPool2d):
@@ -55,7 +55,7 @@ def _gram(x: Tensor) -> Tensor:
     return torch.einsum("bihw,bjhw->bij", x, x) / x[0].numel()
 
 
-def test_pyramid_of_vgg_is_what_goes_into_its_max_pools(vgg_encoder: Encoder, bare_vgg: nn.Sequential) -> None:
+def test_pyramid_of_vgg_is_the_inputs_of_its_max_pools(vgg_encoder: Encoder, bare_vgg: nn.Sequential) -> None:
     image, _ = _pair()
     with torch.no_grad():
         expected = _before_pools(bare_vgg, _normalized(image))
@@ -74,7 +74,7 @@ def test_feature_loss_is_fastais(vgg_encoder: Encoder, bare_vgg: nn.Sequential) 
         parts += [gram * w**2 * 5e3 for gram, w in zip(grams, (5, 15, 2), strict=True)]
     torch.manual_seed(0)
     loss = FeatureLoss(vgg_encoder)(*_pair())
-    assert min(parts) > 1e-4 * max(parts)  # none that the sum would hide
+    assert min(parts) > 1e-4 * max(parts)  # no term is too small to matter in the sum
     torch.testing.assert_close(loss, torch.stack(parts).sum(), atol=0, rtol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_style_loss_is_a_sum_of_relative_errors(vgg_encoder: Encoder, bare_vgg: 
     torch.testing.assert_close(loss(outputs, target), expected)
 
 
-def test_state_brings_the_style() -> None:
+def test_the_state_dict_contains_the_style() -> None:
     encoder = Encoder("test_resnet", pretrained=False, readout=False)
     loss = StyleLoss(encoder, torch.rand(3, 64, 64), layers=(0, 2))
     unknown = StyleLoss(Encoder("test_resnet", pretrained=False, readout=False), None, layers=(0, 2))
@@ -113,7 +113,7 @@ def test_gram_matrix_is_in_float32_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("kind", ["feature", "style"])
-def test_encoder_stays_as_it_is(kind: str) -> None:
+def test_encoder_and_modes_are_unchanged(kind: str) -> None:
     encoder = Encoder("test_resnet", pretrained=False, readout=False)
     loss: nn.Module
     if kind == "feature":
@@ -140,7 +140,7 @@ def test_encoder_stays_as_it_is(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_grayscale_is_seen_as_three_equal_channels(name: str) -> None:
+def test_grayscale_equals_three_equal_channels(name: str) -> None:
     import timm
 
     model = timm.create_model(name, pretrained=False)

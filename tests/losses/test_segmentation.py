@@ -29,7 +29,7 @@ def _batch(multilabel: bool, classes: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def _tversky(logits: Tensor, target: Tensor, alpha: float, beta: float, multilabel: bool = False) -> list[float]:
-    """The index of each class, by hand."""
+    """Returns the Tversky index of each class, computed with NumPy."""
     x, y, n = logits.double().numpy(), target.numpy(), logits.shape[1]
     p = 1 / (1 + np.exp(-x)) if multilabel else np.exp(x) / np.exp(x).sum(1, keepdims=True)
     indices = []
@@ -81,14 +81,14 @@ def test_focal_without_gamma_is_the_cross_entropy(multilabel: bool) -> None:
     torch.testing.assert_close(focal(logits, target), cross_entropy(logits, target))
 
 
-def test_focal_has_a_gradient_where_the_answer_is_certain() -> None:
+def test_focal_has_a_finite_gradient_where_the_prediction_is_certain() -> None:
     logits = torch.tensor([200.0, -200.0]).view(1, 2, 1, 1).requires_grad_()
     FocalLoss(gamma=0.5)(logits, torch.zeros(1, 1, 1)).backward()
     assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_tversky_equals_the_index_by_hand(multilabel: bool) -> None:
+def test_tversky_equals_the_index_computed_with_numpy(multilabel: bool) -> None:
     logits, target = _batch(multilabel)
     indices = _tversky(logits, target, 0.2, 0.9, multilabel)
     loss = TverskyLoss(multilabel=multilabel, alpha=0.2, beta=0.9)(logits, target)
@@ -122,7 +122,7 @@ def test_region_losses_equal_segmentation_models_pytorchs(multilabel: bool) -> N
 
 
 @pytest.mark.parametrize("kind", [DiceLoss, TverskyLoss])
-def test_classes_that_do_not_occur_take_no_part(kind: type[TverskyLoss]) -> None:
+def test_absent_classes_are_left_out_of_the_mean(kind: type[TverskyLoss]) -> None:
     logits, target = _batch(False, classes=5)
     target = target.clamp(max=2)
     loss = kind()
@@ -138,7 +138,7 @@ def test_classes_that_do_not_occur_take_no_part(kind: type[TverskyLoss]) -> None
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("value", [255, -1, 0])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_ignored_pixels_are_as_if_cut_out(
+def test_ignored_pixels_equal_removed_pixels(
     kind: Callable[..., SegmentationLoss], value: int, weights: list[float] | None
 ) -> None:
     logits, target = _batch(False)
@@ -155,7 +155,7 @@ def test_ignored_pixels_are_as_if_cut_out(
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_ignored_labels_are_as_if_cut_out(kind: Callable[..., SegmentationLoss]) -> None:
+def test_ignored_labels_equal_removed_labels(kind: Callable[..., SegmentationLoss]) -> None:
     logits, target = _batch(True, classes=1)
     target[:, :, 1:4, 2:5] = 255
     kept = target != 255
@@ -165,7 +165,7 @@ def test_ignored_labels_are_as_if_cut_out(kind: Callable[..., SegmentationLoss])
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_where_everything_is_ignored_the_loss_is_zero(kind: Callable[..., SegmentationLoss], multilabel: bool) -> None:
+def test_loss_is_zero_if_all_pixels_are_ignored(kind: Callable[..., SegmentationLoss], multilabel: bool) -> None:
     logits, target = _batch(multilabel)
     logits.requires_grad_()
     settings = {"class_weights": WEIGHTS} if multilabel else {}
@@ -177,7 +177,7 @@ def test_where_everything_is_ignored_the_loss_is_zero(kind: Callable[..., Segmen
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_masks_may_be_of_any_integers(kind: Callable[..., SegmentationLoss], dtype: torch.dtype) -> None:
+def test_masks_may_have_any_integer_dtype(kind: Callable[..., SegmentationLoss], dtype: torch.dtype) -> None:
     logits, target = _batch(False)
     target[:, 0] = 255
     loss = kind(ignore_index=255)
@@ -193,7 +193,7 @@ def test_a_single_label_needs_no_channel(kind: Callable[..., SegmentationLoss]) 
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_gradients_are_right(kind: Callable[..., SegmentationLoss], multilabel: bool) -> None:
+def test_gradients_pass_gradcheck(kind: Callable[..., SegmentationLoss], multilabel: bool) -> None:
     logits, target = _batch(multilabel)
     target[:, 0] = 9
     loss = kind(multilabel=multilabel, ignore_index=9, class_weights=WEIGHTS)
@@ -204,10 +204,10 @@ def test_gradients_are_right(kind: Callable[..., SegmentationLoss], multilabel: 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_half_precision_sums_in_single(
+def test_half_precision_is_summed_in_float32(
     kind: Callable[..., SegmentationLoss], dtype: torch.dtype, multilabel: bool
 ) -> None:
-    # more pixels than float16 can count
+    # more pixels than the largest float16
     logits = torch.randn(1, 2, 512, 512).to(dtype)
     target = torch.randint(2, (1, 2, 512, 512) if multilabel else (1, 512, 512))
     loss = kind(multilabel=multilabel, class_weights=[1.0, 2.0])
@@ -235,7 +235,7 @@ def test_a_weighted_sum_adds_up() -> None:
     ("name", "kind"),
     [("cross_entropy", CrossEntropyLoss), ("dice", DiceLoss), ("focal", FocalLoss), ("tversky", TverskyLoss)],
 )
-def test_a_loss_goes_by_its_name(name: str, kind: type[nn.Module]) -> None:
+def test_losses_are_built_by_name(name: str, kind: type[nn.Module]) -> None:
     loss = segmentation_loss(name, multilabel=True, ignore_index=7, class_weights=WEIGHTS)  # type: ignore[arg-type]
     assert type(loss) is kind
     assert (loss.multilabel, loss.ignore_index, loss.class_weights.tolist()) == (True, 7, WEIGHTS)
@@ -282,6 +282,6 @@ def test_wrong_settings_are_refused(build: Callable[[], nn.Module], message: str
 def test_targets_of_another_shape_are_refused(
     kind: Callable[..., SegmentationLoss], multilabel: bool, shape: tuple[int, ...], expected: str
 ) -> None:
-    with pytest.raises(ValueError) as error:  # noqa: PT011  # compared whole below
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the full text is compared below
         kind(multilabel=multilabel)(_batch(multilabel)[0], torch.zeros(shape, dtype=torch.long))
     assert str(error.value) == f"Expected a target of {expected} for logits of (2, 3, 6, 7), but got {shape}"

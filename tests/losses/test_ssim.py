@@ -10,7 +10,7 @@ from lightning_heads.losses.ssim import SSIMLoss
 
 
 def _torchmetrics(outputs: Tensor, target: Tensor, border: int = 5, **settings: Any) -> Tensor:
-    """SSIM without the border, where torchmetrics continues the images by reflection."""
+    """SSIM without the border, where torchmetrics pads the images by reflection."""
     _, full = structural_similarity_index_measure(outputs, target, data_range=1.0, return_full_image=True, **settings)
     return full[..., border:-border, border:-border].mean()
 
@@ -24,7 +24,7 @@ def _pair(channels: int, height: int, width: int, noise: float = 0.1) -> tuple[T
 
 @pytest.mark.parametrize("shape", [(1, 11, 16), (3, 32, 24), (4, 20, 20)])
 @pytest.mark.parametrize("noise", [0.01, 0.3])
-def test_it_is_one_minus_torchmetrics_and_scikit_images(shape: tuple[int, int, int], noise: float) -> None:
+def test_loss_is_one_minus_the_ssim_of_torchmetrics_and_scikit_image(shape: tuple[int, int, int], noise: float) -> None:
     outputs, target = (x.double() for x in _pair(*shape, noise=noise))
     loss = SSIMLoss()(outputs, target).item()
     assert 0 < loss < 1
@@ -49,7 +49,7 @@ def test_it_is_one_minus_torchmetrics_and_scikit_images(shape: tuple[int, int, i
 def test_other_windows_equal_torchmetrics(window_size: int, sigma: float) -> None:
     outputs, target = _pair(3, 24, 24)
     expected = _torchmetrics(outputs, target, window_size // 2, gaussian_kernel=False, kernel_size=window_size)
-    uniform = SSIMLoss(window_size, sigma=1e4)(outputs, target)  # so wide a gaussian is flat
+    uniform = SSIMLoss(window_size, sigma=1e4)(outputs, target)  # a Gaussian this wide is uniform
     torch.testing.assert_close(uniform, 1 - expected, atol=1e-4, rtol=1e-4)
     assert not torch.isclose(SSIMLoss(window_size, sigma)(outputs, target), uniform, rtol=1e-3)
 

@@ -56,7 +56,7 @@ def test_norm_policies(norm: str) -> None:
     assert all(module.training for module in model.head.modules())
 
 
-def test_dropout_is_off_in_the_frozen_part_alone() -> None:
+def test_dropout_is_off_in_frozen_modules_alone() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -75,7 +75,7 @@ def test_dropout_is_off_in_the_frozen_part_alone() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_the_frozen_part_records_no_graph() -> None:
+def test_a_frozen_encoder_records_no_autograd_graph() -> None:
     model = _model()
     freeze(model, norm="eval")
     assert not model.encoder(torch.rand(2, 3, 32, 32)).requires_grad
@@ -94,7 +94,7 @@ def test_what_the_user_froze_stays_frozen() -> None:
     assert not model.head.training
 
 
-def test_a_copy_can_be_thawed() -> None:
+def test_a_copy_can_be_unfrozen() -> None:
     model = _model()
     freeze(model, norm="eval")
     twin = copy.deepcopy(model)
@@ -104,7 +104,7 @@ def test_a_copy_can_be_thawed() -> None:
     assert _frozen(model)
 
 
-def test_frozen_means_frozen_whatever_went_before() -> None:
+def test_frozen_parameters_do_not_change_after_an_unfrozen_step() -> None:
     model = _model()
     optimizer = torch.optim.AdamW(optimizer_groups(model, 0.1), weight_decay=0.5)
 
@@ -113,7 +113,7 @@ def test_frozen_means_frozen_whatever_went_before() -> None:
         optimizer.step()
 
     step()
-    freeze(model, norm="eval")  # gradients of the step before are gone with it
+    freeze(model, norm="eval")  # also drops the gradients of the step before
     state = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     for _ in range(3):
         step()
@@ -121,14 +121,14 @@ def test_frozen_means_frozen_whatever_went_before() -> None:
         assert torch.equal(value, state[name]), name
 
 
-def test_every_normalization_layer_counts() -> None:
+def test_is_norm_recognizes_torchs_normalization_layers() -> None:
     layers = [nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.LayerNorm(2), nn.RMSNorm(2), nn.InstanceNorm2d(2)]
     assert all(is_norm(layer) for layer in layers)
     assert not is_norm(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("n", [3, -4])
-def test_groups_that_are_not_there_are_refused(n: int) -> None:
+def test_group_indices_out_of_range_are_refused(n: int) -> None:
     with pytest.raises(ValueError, match="`n` between -3 and 2, as there are 3 parameter groups"):
         freeze_to(_model(), n)
 
@@ -139,7 +139,7 @@ def test_a_model_of_one_group_cannot_be_frozen(call: Callable[[nn.Module], None]
         call(nn.Linear(2, 2))
 
 
-def test_a_splitter_serves_in_place_of_groups() -> None:
+def test_freeze_accepts_a_splitter() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     freeze(model, splitter=lambda m: [[*m[0].parameters()], [*m[1].parameters()]])
     assert _frozen(model) == {"0.weight", "0.bias"}
@@ -150,7 +150,7 @@ def test_an_unknown_policy_is_refused() -> None:
         freeze(_model(), norm="off")  # type: ignore[arg-type]
 
 
-def test_a_layer_that_normalizes_its_weight_is_no_normalization_layer() -> None:
+def test_a_linear_layer_that_normalizes_its_weight_is_no_normalization_layer() -> None:
     class NormedLinear(nn.Linear):
         pass
 

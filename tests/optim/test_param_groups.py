@@ -21,7 +21,7 @@ class _Grouped(nn.Module):
 A, B = ["a.weight", "a.bias"], ["b.weight", "b.bias"]
 
 
-def test_groups_are_checked_by_identity() -> None:
+def test_groups_are_validated_by_the_identity_of_parameters() -> None:
     model = _Grouped([A, B])
     nn.init.zeros_(model.a.bias)
     nn.init.zeros_(model.b.bias)  # equal by value, different by identity
@@ -34,11 +34,11 @@ def test_groups_are_checked_by_identity() -> None:
         param_groups(_Grouped([A, [*B, "a.weight"]]))
 
 
-def test_model_without_groups_has_one() -> None:
+def test_a_model_without_param_groups_has_one_group() -> None:
     assert len(param_groups(nn.Linear(2, 2))) == 1
 
 
-def test_an_encoder_and_a_head_in_a_row_have_their_groups() -> None:
+def test_a_sequential_has_the_groups_of_its_encoder_and_one_more() -> None:
     encoder = Encoder("test_resnet", pretrained=False)
     model = nn.Sequential(encoder, nn.Flatten(), create_head(encoder.num_features, 2))
     groups = param_groups(model)
@@ -63,12 +63,12 @@ def test_impossible_learning_rates_are_refused(lr: object) -> None:
         slice_lr(lr, 3)  # type: ignore[arg-type]
 
 
-def test_a_slice_is_refused_by_name() -> None:
+def test_a_slice_object_is_refused() -> None:
     with pytest.raises(TypeError, match=r"one number a group, but got slice.*write a slice as a pair"):
         slice_lr(slice(1e-5, 1e-3), 3)  # type: ignore[arg-type]
 
 
-def test_norms_biases_and_what_the_model_names_do_not_decay() -> None:
+def test_norms_biases_and_names_in_no_weight_decay_do_not_decay() -> None:
     model = ImageModel("test_vit", 2, pretrained=False)
     groups = optimizer_groups(model, (1e-4, 1e-2))
     owner = {name: group for group in groups for name in group["param_names"]}
@@ -80,7 +80,7 @@ def test_norms_biases_and_what_the_model_names_do_not_decay() -> None:
     assert sorted({group["lr"] for group in groups}) == pytest.approx([1e-4, 1e-3, 1e-2])
 
 
-def test_optimizer_takes_the_groups() -> None:
+def test_an_optimizer_accepts_the_groups() -> None:
     model = ImageModel("test_resnet", 2, pretrained=False)
     optimizer = torch.optim.SGD(optimizer_groups(model, 0.1), lr=1.0, weight_decay=0.5)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.5}
@@ -102,7 +102,7 @@ def test_scales_and_position_embeddings_of_any_shape_do_not_decay() -> None:
     assert decayed == ["narrow.weight"]
 
 
-def test_a_splitter_is_checked_as_the_models_own_groups() -> None:
+def test_a_splitter_is_validated_as_the_models_own_groups() -> None:
     model = _Grouped([A, B])
     groups = optimizer_groups(model, [1.0, 2.0], splitter=lambda m: [[*m.b.parameters()], [*m.a.parameters()]])
     assert {group["lr"]: group["name"][0] for group in groups} == {1.0: "0", 2.0: "1"}
@@ -113,13 +113,13 @@ def test_a_splitter_is_checked_as_the_models_own_groups() -> None:
 
 
 @pytest.mark.parametrize("lr", [(None, 1e-3), [None, 1e-3]])
-def test_all_but_the_last_group_at_a_tenth(lr: object) -> None:
+def test_none_in_a_pair_gives_a_tenth_to_all_but_the_last_group(lr: object) -> None:
     assert slice_lr(lr, 3) == pytest.approx([1e-4, 1e-4, 1e-3])  # type: ignore[arg-type]
     assert slice_lr(lr, 1) == [1e-3]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("lr", [(1e-3, None), (None, None), (None, -1.0), float("nan"), float("inf"), "0.1"])
-def test_half_given_and_endless_rates_are_refused(lr: object) -> None:
+def test_incomplete_and_non_finite_learning_rates_are_refused(lr: object) -> None:
     with pytest.raises((ValueError, TypeError), match="`lr`"):
         slice_lr(lr, 3)  # type: ignore[arg-type]
 

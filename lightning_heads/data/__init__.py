@@ -1,4 +1,4 @@
-"""Data modules: real files in, batches of inputs and targets out."""
+"""Data modules, data sets and transforms that turn files into batches of inputs and targets."""
 
 from .embedding_index import EmbeddingIndex
 from .images.datamodule import ImageData

@@ -1,4 +1,4 @@
-"""An index of embeddings of images, by which those that look alike are found."""
+"""Index of image embeddings, for finding similar images and near duplicates."""
 
 import json
 from collections import Counter
@@ -12,26 +12,26 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ..utils.files import save_whole
+from ..utils.files import save_tensors
 
 _FORMAT = "lightning_heads.EmbeddingIndex"
 _BLOCK = 2**24  # scores in memory at a time: 64 MiB
 
 
 class EmbeddingIndex:
-    """Embeddings of images by the files' names, on the CPU, searched by cosine.
+    """Embeddings of image files by name, on the CPU, searched by cosine similarity.
 
-    Rows are brought to unit length. Saved, it is a safetensors file of `embeddings` and of `names`, which are bytes of
-    json there, as the metadata of such a file does not take a million names.
+    Rows are normalized to unit length. The index is saved as a safetensors file of the tensors `embeddings` and
+    `names`; the latter holds the names as json bytes, as the metadata of such a file cannot hold a million of them.
 
     Args:
         names: Paths of the files relative to `root`, with `/` on every system.
-        embeddings: A row for each, `(n, d)`.
+        embeddings: One row per name, `(n, d)`.
         root: Folder of the files.
-        made_by: What made the embeddings, in plain values that json takes.
+        made_by: How the embeddings were computed, in values that json can represent.
 
     Raises:
-        ValueError: If names repeat, or embeddings are not a row a name, finite and other than zero.
+        ValueError: If names repeat, there is not one row per name, or a row is not finite or is zero.
 
     >>> index = EmbeddingIndex(["a.jpg", "b.jpg"], torch.eye(2))
     >>> scores, indices = index.nearest(torch.tensor([[3.0, 4.0]]), k=2)
@@ -52,7 +52,7 @@ class EmbeddingIndex:
             )
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
-            raise ValueError(f"Expected each of `names` once, but got {name} {count} times")
+            raise ValueError(f"Expected `names` to be unique, but got {name} {count} times")
         self.names, self.root = [*names], Path(root)
         self.embeddings = _unit_rows("embeddings", embeddings, names)
         self.made_by = dict(made_by or {})
@@ -62,22 +62,22 @@ class EmbeddingIndex:
 
     @property
     def paths(self) -> list[Path]:
-        """The files, in the order of the rows."""
+        """Paths of the files, in the order of the rows."""
         return [self.root / name for name in self.names]
 
     def nearest(
         self, queries: Tensor, k: int, *, backend: Literal["torch", "faiss"] = "torch"
     ) -> tuple[Tensor, Tensor]:
-        """Returns the cosines of the `k` nearest rows to each query, from near to far, and their indices, `(q, k)`.
+        """Returns the cosines of the `k` nearest rows to each query, the nearest first, and their indices, `(q, k)`.
 
         Args:
-            queries: Embeddings of any length, `(q, d)`.
-            k: How many, from 1 to the number of rows.
-            backend: What searches, exactly in either case; `faiss` is for those who have it: `pip install faiss-cpu`.
+            queries: Embeddings of any norm, `(q, d)`.
+            k: Number of rows per query, from 1 to the number of rows.
+            backend: Library that searches, exactly in either case; `faiss` needs `pip install faiss-cpu`.
 
         Raises:
-            ValueError: If `queries` are of another width, not finite or zero, or `k` is out of range.
-            ImportError: If faiss is asked for and not installed.
+            ValueError: If `queries` have another width, are not finite or zero, or `k` or `backend` is not valid.
+            ImportError: If `backend` is `faiss`, which is not installed.
         """
         width = self.embeddings.shape[1]
         if queries.ndim != 2 or queries.shape[1] != width:
@@ -96,10 +96,10 @@ class EmbeddingIndex:
         return scores.clamp(-1, 1), indices
 
     def duplicates(self, threshold: float = 0.98) -> list[tuple[int, int, float]]:
-        """Returns pairs of rows `(i, j, cosine)`, `i < j`, that are at least so near, the nearest first.
+        """Returns pairs of rows `(i, j, cosine)`, `i < j`, with a cosine of at least `threshold`, the nearest first.
 
         Raises:
-            ValueError: If `threshold` is no cosine.
+            ValueError: If `threshold` is not in -1..1.
         """
         if not -1 <= threshold <= 1:
             raise ValueError(f"Expected `threshold` to be a cosine, in -1..1, but got {threshold}")
@@ -114,10 +114,10 @@ class EmbeddingIndex:
         return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file, which appears whole or not at all, and the folders that it needs."""
+        """Writes the index to a safetensors file atomically, and creates missing parent folders."""
         names = torch.frombuffer(bytearray(json.dumps(self.names), "ascii"), dtype=torch.uint8)
         metadata = {"format": _FORMAT, "root": json.dumps(str(self.root)), "made_by": json.dumps(self.made_by)}
-        save_whole(Path(path), {"embeddings": self.embeddings, "names": names}, metadata)
+        save_tensors(Path(path), {"embeddings": self.embeddings, "names": names}, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingIndex":
@@ -125,7 +125,7 @@ class EmbeddingIndex:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is something else.
+            ValueError: If it is not an index, or is damaged.
         """
         path = Path(path)
         if not path.is_file():
@@ -134,7 +134,7 @@ class EmbeddingIndex:
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
-                    raise ValueError("it holds something else")
+                    raise ValueError(f"its metadata has no format {_FORMAT}")
                 names = json.loads(file.get_tensor("names").numpy().tobytes())
                 root, made_by = json.loads(metadata["root"]), json.loads(metadata["made_by"])
                 return cls(names, file.get_tensor("embeddings"), root, made_by)
@@ -153,7 +153,7 @@ class EmbeddingIndex:
 
 
 def _unit_rows(argument: str, rows: Tensor, names: Sequence[str] | None = None) -> Tensor:
-    """Returns rows of length 1 on the CPU, those that have it already to the bit as they are."""
+    """Returns float32 rows of unit length on the CPU; rows that have it already stay bit-identical."""
     rows = rows.detach().to("cpu", torch.float32)
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     bad = (~(lengths.isfinite() & (lengths > 0))).flatten().nonzero().flatten().tolist()

@@ -1,4 +1,4 @@
-"""Encoders: pretrained backbones, cut where their metadata says."""
+"""Encoders: pretrained backbones without their classifiers, as feature extractors."""
 
 from .build import create_body, model_meta
 from .encoder import Encoder, as_encoder

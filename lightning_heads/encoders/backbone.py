@@ -1,4 +1,4 @@
-"""A backbone: the pretrained part of an encoder, with its library's differences behind one face."""
+"""Backbones: a common interface to the pretrained models of timm and torchvision, and to a user's own modules."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,24 +13,27 @@ from .surgery import input_channels
 
 
 class Backbone(nn.Module):
-    """Maps images, normalized as the weights expect, to feature maps. See `EncoderMeta` for what it knows of itself.
+    """Base class of backbones, which map images, normalized as the weights expect, to feature maps.
 
-    `body` is the module that the last feature map comes from.
+    `meta` is the backbone's metadata, and `body` the module that computes the last feature map.
     """
 
     meta: EncoderMeta
     body: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(b, c, h, w)` to the last feature map, `(b, num_features + readout_features, h', w')`."""
+        """Maps images `(b, c, h, w)` to the last feature map, `(b, num_features + readout_features, h', w')`."""
         raise NotImplementedError
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Maps `(b, c, h, w)` to maps from fine to coarse, or from shallow to deep where sizes are equal."""
+        """Maps images `(b, c, h, w)` to feature maps, from fine to coarse, or from shallow to deep if of one size."""
         raise NotImplementedError
 
     def with_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Maps `(b, c, h, w)` to what `forward` and `pyramid` give, in one pass; grids of tokens are normalized."""
+        """Returns the outputs of `forward` and `pyramid` from one forward pass.
+
+        Unlike in `pyramid`, maps of tokens have passed the final normalization layer.
+        """
         raise NotImplementedError
 
     def depths(self) -> dict[str, int]:
@@ -38,7 +41,7 @@ class Backbone(nn.Module):
         return depth_by_definition(self.body, "body.")
 
     def groups(self, num_groups: int | None = None) -> list[list[str]]:
-        """Returns the parameters' names in groups from the input side to the output side; two by default, if possible.
+        """Returns the parameter names in groups, from the input side to the output side; two by default, if possible.
 
         Raises:
             ValueError: If there are fewer blocks than groups.
@@ -47,12 +50,12 @@ class Backbone(nn.Module):
         return split_names(depths, min(2, len(set(depths.values()))) if num_groups is None else num_groups)
 
     def set_grad_checkpointing(self, enable: bool) -> None:
-        """Switches recomputation of activations in the backward pass."""
+        """Enables or disables recomputation of activations in the backward pass."""
         raise NotImplementedError
 
 
 class SequentialBackbone(Backbone):
-    """A backbone whose children run one after another, with the layers that its head ran before the classifier."""
+    """A backbone whose body is a sequence of modules, with the layers that its head applied before the classifier."""
 
     def __init__(self, body: nn.Module, readout: nn.Sequential | None, meta: EncoderMeta) -> None:
         super().__init__()
@@ -83,7 +86,7 @@ class SequentialBackbone(Backbone):
         self.grad_checkpointing = enable
 
     def _run(self, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last map, and those after some of the steps."""
+        """Returns the last feature map, and the maps after the steps with the indices `levels`."""
         recomputes = self.grad_checkpointing and self.training and torch.is_grad_enabled()
         maps, done = [], 0
         for block in _blocks(self.body, levels) if recomputes else [[step] for step in flat_steps(self.body)]:
@@ -112,16 +115,16 @@ def sequential_backbone(
     fixed_size: bool = False,
     layout: Layout = "NCHW",
 ) -> SequentialBackbone:
-    """Builds a backbone from a body, reading its shapes from one image of zeros.
+    """Builds a backbone from a body, reading its shapes from a forward pass of one image of zeros.
 
     Raises:
-        ValueError: If the body does not give a feature map.
+        ValueError: If the output of the body is not a feature map.
     """
     first = next(body.parameters(), torch.empty(0))
     x = torch.zeros(1, input_channels(body), *image_size, device=first.device, dtype=first.dtype)
     outputs = []
-    whole = nn.ModuleList([body, *([] if readout is None else [readout])])
-    with eval_mode(whole), torch.no_grad():
+    modules = nn.ModuleList([body, *([] if readout is None else [readout])])
+    with eval_mode(modules), torch.no_grad():
         for step in flat_steps(body):
             x = step(x)
             outputs.append(x)
@@ -157,7 +160,7 @@ def sequential_backbone(
 
 
 def flat_steps(body: nn.Module) -> list[nn.Module]:
-    """Returns the modules that run in order, with nested containers two levels deep laid flat."""
+    """Returns the modules of a body in the order in which they run, with containers flattened two levels deep."""
     steps = [body]
     for _ in range(2):
         nested = [[*m.children()] if isinstance(m, (nn.Sequential, nn.ModuleList)) else [m] for m in steps]
@@ -166,14 +169,15 @@ def flat_steps(body: nn.Module) -> list[nn.Module]:
 
 
 def channels_first(x: Tensor, meta: EncoderMeta) -> Tensor:
-    """Returns a feature map as `(b, c, h, w)` whatever its layout."""
+    """Returns a feature map of the layout that the metadata gives as `(b, c, h, w)`."""
     return x.permute(0, 3, 1, 2) if meta.layout == "NHWC" else x
 
 
 def _blocks(body: nn.Module, levels: Sequence[int]) -> list[list[nn.Module]]:
-    """Groups the steps so that none begins by overwriting what another saved, as an activation in place would.
+    """Groups the steps into blocks for checkpointing, none of which begins with an in-place activation.
 
-    A group ends with each step of `levels`, the last of its height, which no activation follows.
+    That would overwrite the input that checkpointing saves for the block. Each step of `levels` ends a block: it is the
+    last step of its height, so that no activation follows it.
     """
     blocks: list[list[nn.Module]] = []
     for i, step in enumerate(flat_steps(body)):
@@ -185,18 +189,18 @@ def _blocks(body: nn.Module, levels: Sequence[int]) -> list[list[nn.Module]]:
 
 
 def append_readout(x: Tensor, vector: Tensor) -> Tensor:
-    """Appends a vector for the whole image, `(b, d)`, to every position of a map, `(b, c, h, w)`.
+    """Appends a vector for each image, `(b, d)`, to every position of a feature map, `(b, c, h, w)`.
 
-    Pooling of either kind gives the vector back, so that a head sees it, and a dense head sees it everywhere; "project"
-    in Ranftl 2021, Vision Transformers for Dense Prediction.
+    Average and max pooling both return the vector unchanged, so that a classification head receives it, and a dense
+    head receives it at every position; "project" in Ranftl 2021, Vision Transformers for Dense Prediction.
     """
     return torch.cat([x, vector[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1)
 
 
 def pyramid_levels(maps: Sequence[Tensor]) -> list[int]:
-    """Returns which maps make a pyramid: the last of each height, from fine to coarse.
+    """Returns the indices of the maps that form the pyramid: the last map of each height, from fine to coarse.
 
-    Where all are of one height, as a ViT's, four of them at equal distances in depth, from shallow to deep (Ranftl
+    If all maps have the same height, as those of a ViT, four evenly spaced ones form it, from shallow to deep (Ranftl
     2021, Vision Transformers for Dense Prediction).
     """
     last = {m.shape[-2]: i for i, m in enumerate(maps)}
@@ -207,7 +211,7 @@ def pyramid_levels(maps: Sequence[Tensor]) -> list[int]:
 
 
 def depth_by_definition(module: nn.Module, prefix: str = "") -> dict[str, int]:
-    """Returns a depth for each parameter by the order in which blocks are defined, containers laid open."""
+    """Returns the index of each parameter's block in the order of definition, with nested containers opened."""
     blocks: list[str] = []
 
     def visit(name: str, child: nn.Module, depth: int) -> None:
@@ -228,7 +232,7 @@ def depth_by_definition(module: nn.Module, prefix: str = "") -> dict[str, int]:
 
 
 def split_at(module: nn.Module, name: str) -> list[list[str]]:
-    """Splits parameters in two, before and from the submodule `name` on, in the order of definition."""
+    """Splits the parameter names in two, in the order of definition; the second group begins at submodule `name`."""
     names = [key for key, _ in module.named_modules()]
     second = names.index(name)
     groups: list[list[str]] = [[], []]
@@ -237,18 +241,18 @@ def split_at(module: nn.Module, name: str) -> list[list[str]]:
     return groups
 
 
-def split_names(ids: dict[str, int], num_groups: int) -> list[list[str]]:
-    """Splits parameters by depth into contiguous groups of about equally many blocks, the earlier ones larger.
+def split_names(depth_of: dict[str, int], num_groups: int) -> list[list[str]]:
+    """Splits parameter names by depth into contiguous groups of about equally many blocks; earlier groups are larger.
 
-    For two groups of a residual network that is fastai's split: stem and half of the stages, then the rest.
+    For two groups of a residual network this is fastai's split: stem and half of the stages, then the rest.
 
     Raises:
         ValueError: If there are fewer blocks than groups.
     """
-    depths = sorted(set(ids.values()))
+    depths = sorted(set(depth_of.values()))
     if not 1 <= num_groups <= len(depths):
         raise ValueError(
-            f"Expected `num_groups` between 1 and {len(depths)}, the backbone's blocks, but got {num_groups}"
+            f"Expected `num_groups` between 1 and {len(depths)}, the number of blocks, but got {num_groups}"
         )
     size, extra = divmod(len(depths), num_groups)
     group_of: dict[int, int] = {}
@@ -256,13 +260,16 @@ def split_names(ids: dict[str, int], num_groups: int) -> list[list[str]]:
         for _ in range(size + (group < extra)):
             group_of[depths[len(group_of)]] = group
     groups: list[list[str]] = [[] for _ in range(num_groups)]
-    for name, depth in ids.items():
+    for name, depth in depth_of.items():
         groups[group_of[depth]].append(name)
     return groups
 
 
 def group_heads(groups: list[list[str]]) -> tuple[str, ...]:
-    """Names the module at which each group after the first begins: the shortest that no earlier group shares."""
+    """Returns the name of the first module of each parameter group after the first.
+
+    It is the shortest prefix of the group's first parameter name that no name of an earlier group begins with.
+    """
     heads = []
     for i, group in enumerate(groups[1:], start=1):
         earlier = [name for names in groups[:i] for name in names]

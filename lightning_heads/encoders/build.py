@@ -1,4 +1,4 @@
-"""From a name or a module to a backbone: the one place that chooses between timm and torchvision."""
+"""Builds backbones from names or modules, choosing between timm and torchvision."""
 
 import copy
 from difflib import get_close_matches
@@ -26,17 +26,19 @@ _TORCHVISION = "torchvision/"
 def create_model(
     name: str, *, pretrained: bool = True, image_size: ImageSize = None, drop_path_rate: float = 0.0
 ) -> nn.Module:
-    """Creates a whole model: timm's where timm has the name, else torchvision's (`torchvision/resnet50` insists).
+    """Creates a model with its classifier: timm's if timm has the name, else torchvision's.
+
+    The prefix of `torchvision/resnet50` selects torchvision where both have the name.
 
     Raises:
-        ValueError: If neither library has it.
+        ValueError: If neither library has the name.
     """
     bare = name.removeprefix(_TORCHVISION)
     if name == bare and is_timm_name(name):
         return create_timm_model(name, pretrained, _pair(image_size), drop_path_rate)
     if bare in torchvision_names():
         if drop_path_rate:
-            raise ValueError(f"Expected `drop_path_rate` with a timm architecture, but {name} is torchvision's")
+            raise ValueError(f"Expected `drop_path_rate` only with a timm architecture, but {name} is torchvision's")
         return create_torchvision_model(bare, pretrained, _pair(image_size))
     close = get_close_matches(bare, dict.fromkeys([*timm.list_models(), *torchvision_names()]), n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else ""
@@ -51,10 +53,10 @@ def build_backbone(
     in_channels: int | None = None,
     readout: bool = True,
 ) -> Backbone:
-    """Cuts a model: timm's and torchvision's by their metadata, any other at its last pooling layer.
+    """Builds a backbone: timm's and torchvision's models are cut by their metadata, others at the last pooling layer.
 
     Raises:
-        ValueError: If a part is missing that an encoder needs.
+        ValueError: If the model lacks a part that an encoder needs.
     """
     size = _pair(image_size)
     if is_timm_model(model):
@@ -64,24 +66,24 @@ def build_backbone(
         return build_torchvision_backbone(model, name, size, readout)
     children = tuple(key for key, _ in model.named_children())
     cut = last_pool(model)
-    whole = cut is None or cut == children[0] or any(True for _ in model.parameters(recurse=False))
+    uncut = cut is None or cut == children[0] or any(True for _ in model.parameters(recurse=False))
     return sequential_backbone(
-        model if whole or cut is None else cut_model(model, cut),
+        model if uncut or cut is None else cut_model(model, cut),
         name=name,
         source="module",
         children=children,
-        cut=None if whole else cut,
+        cut=None if uncut else cut,
         image_size=size or (224, 224),
     )
 
 
 def in_channels_of(model: nn.Module) -> int:
-    """Returns how many channels the images of a model have."""
+    """Returns the number of input channels of a model."""
     return timm_in_channels(model) if is_timm_model(model) else input_channels(model)
 
 
 def set_input(model: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
-    """Changes the number of input channels in place, finding the first layers by metadata where there is any."""
+    """Changes the number of input channels in place, finding the first layers by timm's metadata where there is any."""
     set_in_channels(model, in_channels, policy, timm_first_layers(model) if is_timm_model(model) else ())
 
 
@@ -92,15 +94,15 @@ def _pair(size: ImageSize) -> tuple[int, int] | None:
 def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderMeta:
     """Returns the metadata of a timm or torchvision architecture, or of a module.
 
-    A table by child name serves torchvision's families; timm's is derived from `pretrained_cfg`, `group_matcher` and
-    a forward pass on the meta device, so nothing is downloaded.
+    For torchvision's families it comes from a table of child names, for timm from `pretrained_cfg`, `group_matcher` and
+    a forward pass on the meta device; nothing is downloaded.
 
     Args:
         model: A name as `Encoder` takes it, or a model.
-        image_size: Size to build the backbone for, where that is not its own, in pixels.
+        image_size: Height and width to build the backbone for, in pixels; by default its own.
 
     Raises:
-        ValueError: If the name is unknown or a part is missing that an encoder needs.
+        ValueError: If the name is unknown or the model lacks a part that an encoder needs.
 
     >>> print(model_meta("torchvision/resnet18"))  # doctest: +NORMALIZE_WHITESPACE
     resnet18 (torchvision)
@@ -117,7 +119,8 @@ def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderM
         with torch.device("meta" if is_timm_name(model) else "cpu"):
             built = create_model(model, pretrained=False, image_size=image_size)
             return build_backbone(built, name=model, image_size=image_size).meta
-    return build_backbone(copy.deepcopy(model), image_size=image_size).meta  # a backbone loses its classifier
+    # a copy, as building a backbone removes the classifier in place
+    return build_backbone(copy.deepcopy(model), image_size=image_size).meta
 
 
 def create_body(
@@ -128,17 +131,18 @@ def create_body(
     pretrained: bool = True,
     policy: ChannelPolicy = "fastai",
 ) -> nn.Module:
-    """Cuts the body off a model: it maps images to its last feature map, `(b, c, h, w)`.
+    """Cuts a model to its body, which maps images to the last feature map, `(b, c, h, w)`.
 
-    Unlike `Encoder` it does not normalize its input. Source: fastai's `create_body`.
+    Unlike `Encoder` the body does not normalize its input. Source: fastai's `create_body`.
 
     Args:
         model: A model, or a name as `Encoder` takes it.
-        cut: Index of the first child that is left out, its name, or a function from model to body. By default what
-            `model_meta` says, and for other modules the last child with a pooling layer.
+        cut: Index or name of the first child to leave out, or a function from model to body. By default the cut that
+            `model_meta` gives, which is the last child with a pooling layer for a user's own module.
         in_channels: Channels of the input images; by default the model's own.
         pretrained: Whether a model given by name has pretrained weights, downloaded where needed.
-        policy: How filters are kept where `in_channels` is not the model's own; see `set_in_channels`.
+        policy: How the first layer's filters are adapted if `in_channels` differs from the model's own; see
+            `set_in_channels`.
 
     Raises:
         ValueError: If the name is unknown or there is no such child.
@@ -159,4 +163,4 @@ def create_body(
     if not isinstance(backbone, SequentialBackbone) or backbone.meta.layout != "NCHW":
         return backbone
     nested = any(isinstance(child, nn.ModuleList) for child in backbone.body.children())
-    return backbone if nested else backbone.body  # a list of modules does not run by itself
+    return backbone if nested else backbone.body  # a `ModuleList` has no `forward`

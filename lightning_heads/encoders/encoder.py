@@ -1,13 +1,16 @@
-"""The encoder: images in 0..1 in, feature maps out, whatever the backbone."""
+"""Encoder: maps images in 0..1 to feature maps `(b, c, h, w)` with any backbone."""
 
+import inspect
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..utils.arguments import Unpack
 from ..utils.modules import eval_mode
 from .build import build_backbone, create_model, in_channels_of, set_input
 from .meta import EncoderMeta
@@ -16,41 +19,62 @@ from .unused_parameters import drop_parameters, recorded_calls, unused_parameter
 from .weights import load_weights
 
 
+class BackboneArgs(TypedDict, total=False):
+    """Arguments of `Encoder` that every model passes on to it."""
+
+    channel_policy: ChannelPolicy
+    normalize: bool
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    image_size: int | tuple[int, int] | None
+    num_groups: int | None
+    drop_path_rate: float
+    channels_last: bool
+
+
+class EncoderArgs(BackboneArgs, total=False):
+    """Arguments of `Encoder` that models of its `forward` pass on to it."""
+
+    hypercolumns: bool
+
+
 class Encoder(nn.Module):
     """A pretrained backbone without its classifier, for images in 0..1.
 
-    It normalizes its input by the statistics of its weights, and `forward` gives the last feature map as
-    `(b, num_features, h, w)` whatever the backbone's layout. What a classifier of the backbone's own saw beyond the
-    map's average (a class token, attention pooling, the layers that some models keep inside their head) is appended to
-    every position of that map, so that pooling gives it back and nothing that was pretrained is lost; `readout=False`
-    leaves the bare map. With `hypercolumns` the pyramid's finer or shallower maps, averaged down to the last one's
-    size, come before it, so that a head sees texture and parts beside objects: where images are unlike those that the
-    encoder was trained on, a head alone may be better for it (Hariharan 2015, Hypercolumns; Evci 2022, Head2Toe).
-    `pyramid` gives one bare map per scale.
+    It normalizes its input by the statistics of its weights, and `forward` returns the last feature map as
+    `(b, num_features, h, w)` whatever the backbone's layout. What the backbone's own classifier received beyond the
+    map's average (a class token, attention pooling, the output of layers that some models keep inside their head) is
+    appended to every position of that map, so that pooling recovers it and no pretrained layer is lost; with
+    `readout=False` it is left out. With `hypercolumns` the pyramid's finer or shallower maps, average-pooled to the
+    size of the last map, are concatenated before it, so that a head also receives texture and object parts: on images
+    unlike those that the encoder was trained on, a head trained alone may do better with them (Hariharan 2015,
+    Hypercolumns; Evci 2022, Head2Toe). `pyramid` returns one map per scale, with nothing appended.
 
     Args:
         name_or_module: A timm architecture (with or without a weight tag), a torchvision architecture
             (`torchvision/resnet50` where timm has the name too), or a model, whose classifier is then removed in place.
         pretrained: Whether an architecture given by name gets its pretrained weights, downloaded where needed.
-        weights: A local file with the weights of the whole backbone in its own names (safetensors or a state dict),
-            in place of a download.
+        weights: A local file with the weights of the whole backbone under its own parameter names (safetensors or a
+            state dict), in place of a download.
         in_channels: Channels of the images; by default the model's own, 3 for pretrained weights.
-        channel_policy: What becomes of the first filters where that differs from the model's; see `set_in_channels`.
+        channel_policy: How the first layer's filters are adapted if `in_channels` differs from the model's own; see
+            `set_in_channels`.
         normalize: Whether to normalize the input.
         mean: Mean of each channel, in place of the weights' own.
-        std: Standard deviation of each channel, likewise.
-        image_size: Height and width that the backbone is built for, in pixels, where it takes only one size.
-        readout: Whether `forward` appends what the backbone's classifier saw.
-        hypercolumns: Whether `forward` gives the maps of all scales or depths, at the last one's size.
-        num_groups: How many parameter groups the encoder has, from 1 to its number of blocks; by default two, as
-            fastai, or one where there is one block.
+        std: Standard deviation of each channel, in place of the weights' own.
+        image_size: Height and width to build the backbone for, in pixels, if it accepts one size only.
+        readout: Whether `forward` appends the input of the backbone's classifier, where that is more than the average.
+        hypercolumns: Whether `forward` returns the maps of all scales or depths, concatenated at the last one's size.
+        num_groups: Number of parameter groups, from 1 to the number of the backbone's blocks; by default two, as in
+            fastai, or one if there is one block.
         drop_path_rate: Stochastic depth of a timm backbone (Huang 2016).
-        channels_last: Whether to compute in channels-last memory format, which convolutions run faster in. Backbones
-            that a defect of oneDNN makes it unsafe for keep the plain format (RepVGG, MobileOne, FastViT and kin).
+        channels_last: Whether to compute in channels-last memory format, in which convolutions run faster. Backbones
+            for which a bug of oneDNN makes that unsafe stay in contiguous format (RepVGG, MobileOne, FastViT and
+            similar).
 
     Raises:
-        ValueError: If the architecture is unknown, lacks a part, or the weights do not fit, or it has one map alone and
-            `hypercolumns` are asked for.
+        ValueError: If the architecture is unknown or lacks a part that an encoder needs, the weights do not fit, or
+            `hypercolumns` is set and there is a single map.
 
     >>> encoder = Encoder("resnet18", pretrained=False)
     >>> encoder(torch.rand(1, 3, 64, 96)).shape
@@ -101,8 +125,8 @@ class Encoder(nn.Module):
         )
         self.meta = self.backbone.meta
         self.in_channels = in_channels
-        self._columns = _shallower_maps(self.meta) if hypercolumns else 0
-        self._grouped = self.backbone.groups(num_groups)
+        self._num_shallower = _count_shallower_maps(self.meta) if hypercolumns else 0
+        self._group_names = self.backbone.groups(num_groups)
         self._only_pyramid = False
         self._normalize = normalize
         self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
@@ -115,8 +139,8 @@ class Encoder(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Channels of what `forward` gives."""
-        return sum(self.channels[: self._columns]) + self.meta.num_features + self.meta.readout_features
+        """Channels of the output of `forward`."""
+        return sum(self.channels[: self._num_shallower]) + self.meta.num_features + self.meta.readout_features
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -125,33 +149,36 @@ class Encoder(nn.Module):
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """Input size over map size of each map of `pyramid`."""
+        """Input height over map height of each map of `pyramid`."""
         return self.meta.reductions
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`.
 
-        With `hypercolumns` the others are in it.
+        With `hypercolumns` the pooled maps of the other scales or depths are concatenated before it.
         """
         if self._only_pyramid:
-            raise RuntimeError("Expected a whole encoder, but `keep_pyramid` has left what `pyramid` needs alone")
+            raise RuntimeError(
+                "Expected an encoder with all of its parameters, but `keep_pyramid` has dropped those that `pyramid` "
+                "does not depend on; call `pyramid`, or build the encoder anew"
+            )
         x = self._prepare(x)
-        if not self._columns:
+        if not self._num_shallower:
             out: Tensor = self.backbone(x)
             return out
         last, maps = self.backbone.with_pyramid(x)
         size = last.shape[-2], last.shape[-1]
-        return torch.cat([*(F.adaptive_avg_pool2d(m, size) for m in maps[: self._columns]), last], dim=1)
+        return torch.cat([*(F.adaptive_avg_pool2d(m, size) for m in maps[: self._num_shallower]), last], dim=1)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Maps images in 0..1 to one map `(b, c, h', w')` a scale, from fine to coarse.
+        """Maps images in 0..1 to one feature map `(b, c, h', w')` per scale, from fine to coarse.
 
-        A backbone of one scale, such as a ViT, gives four maps of that scale, from shallow to deep.
+        A backbone of a single scale, such as a ViT, returns four maps of that scale, from shallow to deep.
         """
         return self.backbone.pyramid(self._prepare(x))
 
     def normalized(self, x: Tensor) -> Tensor:
-        """Returns images in 0..1 as the backbone sees them: by the statistics of its weights."""
+        """Returns images in 0..1 normalized by `mean` and `std`, or unchanged if the encoder does not normalize."""
         return (x - self.mean) / self.std if self._normalize else x
 
     def keep_pyramid(self) -> None:
@@ -161,17 +188,17 @@ class Encoder(nn.Module):
         with eval_mode(self), torch.enable_grad(), recorded_calls(self.backbone) as called:
             unused = {*unused_parameters(self.backbone, *self.pyramid(x))}
         drop_parameters(self.backbone, unused, called)
-        kept = [[name for name in group if name not in unused] for group in self._grouped]
-        self._grouped = [group for group in kept if group]
+        kept = [[name for name in group if name not in unused] for group in self._group_names]
+        self._group_names = [group for group in kept if group]
         self._only_pyramid = True
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the parameters from the input side to the output side, each in exactly one group."""
         parameters = dict(self.backbone.named_parameters())
-        return [[parameters[name] for name in names] for names in self._grouped]
+        return [[parameters[name] for name in names] for names in self._group_names]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Switches recomputing activations in the backward pass, which trades time for memory (Chen 2016).
+        """Enables or disables recomputing activations in the backward pass, which trades time for memory (Chen 2016).
 
         Raises:
             ValueError: If the backbone does not support it.
@@ -189,7 +216,7 @@ class Encoder(nn.Module):
             )
         x = self.normalized(x).contiguous(memory_format=self._memory_format)
         if self.in_channels == 1 and self._memory_format == torch.channels_last:
-            # with one channel the strides fit both formats, and convolutions would take it for the other
+            # with one channel the strides fit both memory formats, and convolutions would assume the contiguous one
             x = x.squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
         return x
 
@@ -200,51 +227,45 @@ def as_encoder(
     pretrained: bool,
     weights: str | Path | None,
     in_channels: int | None,
-    image_size: int | tuple[int, int] | None,
-    drop_path_rate: float,
     readout: bool,
-    hypercolumns: bool = False,
+    **backbone: Unpack[EncoderArgs],
 ) -> Encoder:
     """Returns an encoder as it is, or builds one from its name.
 
     Raises:
-        ValueError: If an encoder is given, and with it what is for building one.
+        ValueError: If an encoder is given together with arguments for building one.
     """
     if isinstance(encoder, str):
         return Encoder(
-            encoder,
-            pretrained=pretrained,
-            weights=weights,
-            in_channels=in_channels,
-            image_size=image_size,
-            readout=readout,
-            hypercolumns=hypercolumns,
-            drop_path_rate=drop_path_rate,
+            encoder, pretrained=pretrained, weights=weights, in_channels=in_channels, readout=readout, **backbone
         )
-    given = weights is not None or in_channels is not None or image_size is not None
-    if given or drop_path_rate or hypercolumns:
+    arguments = {"weights": weights, "in_channels": in_channels, **backbone}
+    declared = inspect.signature(Encoder).parameters
+    if given := [name for name, value in arguments.items() if value != declared[name].default]:
         raise ValueError(
-            "Expected `weights`, `in_channels`, `image_size`, `drop_path_rate` and `hypercolumns` with an encoder's "
-            "name, but got an encoder: pass them to it"
+            f"Expected `{given[0]}` with an encoder's name, but got it with an `Encoder`: pass it to `Encoder` instead"
         )
     return encoder
 
 
-def _shallower_maps(meta: EncoderMeta) -> int:
-    """Returns how many maps of the pyramid, from its finest, are not the last map itself, before its normalization."""
+def _count_shallower_maps(meta: EncoderMeta) -> int:
+    """Returns how many maps of the pyramid, from the finest on, precede the last feature map.
+
+    A coarsest map of as many channels as the last feature map is that map itself, before its normalization.
+    """
     count = len(meta.channels) - (meta.channels[-1:] == (meta.num_features,))
     if not count:
         raise ValueError(
-            f"Expected {meta.name} to give maps of two scales or depths at least, for `hypercolumns`, but it gives "
+            f"Expected {meta.name} to give maps of at least two scales or depths for `hypercolumns`, but it gives "
             f"{len(meta.channels)}"
         )
     return count
 
 
 def _breaks_in_channels_last(model: nn.Module) -> bool:
-    """Whether a strided 1x1 convolution has fewer channels than oneDNN takes at a time.
+    """Tells whether a strided 1x1 convolution has fewer than the 16 input channels that oneDNN takes at a time.
 
-    The gradient of its weights is then written beyond the memory that is meant for it (uxlfoundation/oneDNN#6035).
+    In channels-last format oneDNN then writes the gradient of its weights out of bounds (uxlfoundation/oneDNN#6035).
     """
     return any(
         isinstance(module, nn.Conv2d)
@@ -257,7 +278,7 @@ def _breaks_in_channels_last(model: nn.Module) -> bool:
 
 
 def _per_channel(name: str, values: Sequence[float], n: int) -> Tensor:
-    """Fits three values to n channels: their mean for one, and for those beyond the third."""
+    """Adapts three values to n channels: a single channel, and each beyond the third, takes their mean."""
     average = sum(values) / len(values)
     if len(values) not in (n, 3):
         raise ValueError(f"Expected `{name}` to have {n} values, one a channel, but got {len(values)}")

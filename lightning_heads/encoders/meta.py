@@ -1,4 +1,4 @@
-"""What is known about a backbone: where to cut it, how to split it, what its weights expect."""
+"""Metadata of a backbone: cut and split points, feature map shapes, and the input that its weights expect."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,29 +11,29 @@ Layout = Literal["NCHW", "NHWC", "tokens"]
 
 @dataclass(frozen=True)
 class EncoderMeta:
-    """Facts about a backbone, read from its library's metadata and from one forward pass.
+    """Metadata of a backbone, read from its library's metadata and from one forward pass.
 
     Attributes:
-        name: Architecture.
-        source: Library that it comes from: `timm`, `torchvision`, or `module` for a module of the user's.
+        name: Name of the architecture.
+        source: Library that it comes from: `timm`, `torchvision`, or `module` for a user's own module.
         children: Names of the model's direct children, in order.
         cut: First child that is not in the body, or None where the whole module is the body.
-        split: Modules at which the second and each later parameter group of the body begins.
+        split: First module of the second and each later parameter group of the body.
         mean: Mean of each channel that the weights were trained with, for images in 0..1.
-        std: Standard deviation of each channel, likewise.
+        std: Standard deviation of each channel that the weights were trained with, for images in 0..1.
         input_size: Height and width that the weights were trained at, in pixels.
-        fixed_size: Whether it takes no other size.
-        multiple: What height and width have to be multiples of, where that is more than the coarsest reduction.
+        fixed_size: Whether it accepts images of `input_size` only.
+        multiple: Number that height and width must be multiples of, if it exceeds the coarsest reduction, else 1.
         layout: Layout of the backbone's own last feature map.
         num_features: Channels of the last feature map.
-        readout: Where the classifier's input is more than the average of the feature map, what makes the difference:
-            layers kept from the backbone's head, `class token`, or `own pooling`.
-        readout_features: Width of the classifier's input where `readout` is not empty, else 0.
+        readout: What the classifier's input has beyond the average of the feature map: names of the layers kept from
+            the backbone's head, `class token`, or `own pooling`. Empty if the input is just that average.
+        readout_features: Width of the classifier's input if `readout` is not empty, else 0.
         channels: Channels of each map of the pyramid, from fine to coarse.
-        reductions: Input height over the map's height, likewise.
-        pyramid: Blocks of the backbone that the pyramid is taken at.
-        interpolation: Interpolation of the training images.
-        license: License of the weights, where the metadata says.
+        reductions: Input height over map height of each map of the pyramid, from fine to coarse.
+        pyramid: Indices of the blocks whose outputs form the pyramid.
+        interpolation: Interpolation that the training images were resized with.
+        license: License of the weights, or `unknown` if the metadata does not give it.
     """
 
     name: str

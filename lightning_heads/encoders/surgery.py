@@ -1,4 +1,4 @@
-"""Operations on a pretrained model: cutting it, and changing the number of its input channels."""
+"""Cuts a pretrained model, and changes the number of its input channels."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,10 +14,10 @@ _POOLS = ("Pool1d", "Pool2d", "Pool3d")
 
 
 def cut_model(model: nn.Module, cut: Cut) -> nn.Module:
-    """Returns the part of `model` before `cut`: an index of its children, a child's name, or a function that cuts.
+    """Returns the part of `model` before `cut`: the index or name of a child, or a function that cuts.
 
     Raises:
-        ValueError: If there is no such child, or parameters of the model's own would be lost.
+        ValueError: If there is no such child, or parameters that the model itself holds would be lost.
     """
     if callable(cut):
         return cut(model)
@@ -51,18 +51,19 @@ def last_pool(model: nn.Module) -> str | None:
 def set_in_channels(
     model: nn.Module, in_channels: int, policy: ChannelPolicy = "fastai", names: tuple[str, ...] = ()
 ) -> None:
-    """Changes in place how many channels the first convolution takes, keeping its filters and its bias.
+    """Changes the number of input channels of the first convolution in place, adapting its filters, keeping its bias.
 
     Args:
         model: A model with a first convolution, or linear patch embedding, for RGB images.
         in_channels: Channels of the input images.
-        policy: What becomes of the RGB filters. `fastai`: 1 channel takes their sum, 2 the first two times 1.5, more
-            the three and then zeros. `timm`: repeated and scaled by 3/n (1 channel: their sum). `repeat`: repeated as
-            they are. `mean`: more channels take the mean of the three, fewer that mean scaled by 3/n.
+        policy: How the RGB filters are adapted to n channels. `fastai`: their sum for 1 channel, the first two times
+            1.5 for 2, the three followed by zeros for more. `timm`: repeated and scaled by 3/n (their sum for 1
+            channel). `repeat`: repeated unscaled. `mean`: the three followed by their mean for more channels, that mean
+            scaled by 3/n for fewer.
         names: Names of the first layers; by default the first convolution in the order of definition.
 
     Raises:
-        ValueError: If there is no such layer or it does not take RGB.
+        ValueError: If there is no such layer or it does not take RGB images.
     """
     layers = [model.get_submodule(name) for name in names] or [
         module for module in model.modules() if isinstance(module, nn.Conv2d)
@@ -72,16 +73,16 @@ def set_in_channels(
     if in_channels < 1:
         raise ValueError(f"Expected `in_channels` to be at least 1, but got {in_channels}")
     for layer in layers:
-        _widen(layer, in_channels, policy)
+        _adapt_layer(layer, in_channels, policy)
 
 
 def input_channels(model: nn.Module) -> int:
-    """Returns how many channels the first convolution takes, 3 where there is none."""
+    """Returns the number of input channels of the first convolution, or 3 if there is none."""
     conv = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     return 3 if conv is None else conv.in_channels
 
 
-def _widen(layer: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
+def _adapt_layer(layer: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
     if not isinstance(layer, (nn.Conv2d, nn.Linear)):
         raise ValueError(f"Expected the first layer to be a convolution or linear, but got {type(layer).__name__}")
     conv = isinstance(layer, nn.Conv2d)
@@ -89,20 +90,22 @@ def _widen(layer: nn.Module, in_channels: int, policy: ChannelPolicy) -> None:
     if width == in_channels and conv:
         return
     if width % 3 or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
-        raise ValueError(f"Expected a first layer for RGB to give it {in_channels} channels, but it takes {width}")
+        raise ValueError(
+            f"Expected the first layer to take RGB, to adapt it to {in_channels} channels, but it takes {width}"
+        )
     weight = layer.weight.detach()
-    # space-to-depth stems and linear patch embeddings see several pixels at once, channels last
+    # space-to-depth stems and linear patch embeddings take several pixels at once, the channels of each adjacent
     pixels = weight.reshape(len(weight), width // 3, 3, *weight.shape[2:])
-    widened = _widen_filters(pixels.transpose(1, 2), in_channels, policy).transpose(1, 2).flatten(1, 2)
-    layer.weight = nn.Parameter(widened.contiguous(), layer.weight.requires_grad)
+    adapted = _adapt_filters(pixels.transpose(1, 2), in_channels, policy).transpose(1, 2).flatten(1, 2)
+    layer.weight = nn.Parameter(adapted.contiguous(), layer.weight.requires_grad)
     if isinstance(layer, nn.Conv2d):
-        layer.in_channels = widened.shape[1]
+        layer.in_channels = adapted.shape[1]
     else:
-        layer.in_features = widened.shape[1]
+        layer.in_features = adapted.shape[1]
 
 
-def _widen_filters(rgb: Tensor, n: int, policy: ChannelPolicy) -> Tensor:
-    """Turns filters `(out, 3, ...)` into `(out, n, ...)`."""
+def _adapt_filters(rgb: Tensor, n: int, policy: ChannelPolicy) -> Tensor:
+    """Adapts filters `(out, 3, ...)` to `(out, n, ...)`."""
     repeated = torch.cat([rgb] * (-(-n // 3)), dim=1)[:, :n]
     mean = rgb.mean(dim=1, keepdim=True)
     if n == 3:

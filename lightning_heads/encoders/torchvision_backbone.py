@@ -1,4 +1,4 @@
-"""torchvision's classification families as backbones, by one table of child names."""
+"""torchvision's classification models as backbones, cut by a table of child names."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ _FLATTEN = "flatten()"
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family of torchvision's is cut, by the names of its modules.
+    """Cut and split points of a torchvision model family, as module names.
 
     Attributes:
         cut: First child that is not in the body.
-        split: Module at which the second parameter group begins; half of the blocks where there is none.
-        head: Layers that the classifier's input goes through after the body, where they hold weights.
-        skip: Children that are no part of the body: auxiliary classifiers.
-        relu: Whether a ReLU that is no module follows the body.
+        split: First module of the second parameter group; by default half of the blocks are in each group.
+        head: Layers between the body and the classifier, for families whose layers there have weights.
+        skip: Children to leave out of the body: auxiliary classifiers.
+        relu: Whether the model applies a functional ReLU after the body.
         layout: Layout of the body's output.
         centered: Whether the weights expect images in -1..1 instead of ImageNet's statistics.
     """
@@ -38,7 +38,7 @@ class Family:
     centered: bool = False
 
 
-# Splits are fastai's where it has one.
+# Splits are those of fastai where it defines one.
 FAMILIES = {
     "alexnet": Family(
         "avgpool",
@@ -74,7 +74,7 @@ def torchvision_names() -> list[str]:
 
 
 def create_torchvision_model(name: str, pretrained: bool, image_size: tuple[int, int] | None = None) -> nn.Module:
-    """Creates a torchvision classification model with its default weights, or none."""
+    """Creates a torchvision classification model, with its default pretrained weights or randomly initialized."""
     options: dict[str, object] = {}
     if name in ("googlenet", "inception_v3") and not pretrained:
         options["init_weights"] = True
@@ -90,7 +90,7 @@ def create_torchvision_model(name: str, pretrained: bool, image_size: tuple[int,
 
 
 def is_torchvision_model(model: nn.Module) -> bool:
-    """Tells whether a module is of one of torchvision's classification families."""
+    """Tells whether a module belongs to one of torchvision's classification families."""
     return type(model).__module__.startswith("torchvision.models.") and (
         _family(model) is not None or isinstance(model, models.VisionTransformer)
     )
@@ -99,7 +99,7 @@ def is_torchvision_model(model: nn.Module) -> bool:
 def build_torchvision_backbone(
     model: nn.Module, name: str, image_size: tuple[int, int] | None = None, readout: bool = True
 ) -> Backbone:
-    """Cuts a torchvision model where its family's row says."""
+    """Builds a backbone from a torchvision model, cut as the row of its family in `FAMILIES` gives."""
     if isinstance(model, models.VisionTransformer):
         return VisionTransformerBackbone(model, name, readout)
     family = _family(model)
@@ -133,9 +133,12 @@ def build_torchvision_backbone(
 
 
 class VisionTransformerBackbone(Backbone):
-    """torchvision's vision transformer without its classifier; the class token reaches every position of the map."""
+    """torchvision's vision transformer without its classifier.
 
-    body: Any  # a `models.VisionTransformer`, whose attributes torchvision has no types for
+    With `readout` the class token, after the layers before the classifier, is appended to every position of the map.
+    """
+
+    body: Any  # a `models.VisionTransformer`, whose attributes torchvision does not type
 
     def __init__(self, model: models.VisionTransformer, name: str, readout: bool = True) -> None:
         super().__init__()
@@ -194,7 +197,7 @@ class VisionTransformerBackbone(Backbone):
             raise ValueError(f"Expected {self.meta.name} to support gradient checkpointing, but torchvision's does not")
 
     def _levels(self, x: Tensor) -> list[Tensor]:
-        """Returns the tokens after the blocks of the pyramid, the last of which is the last."""
+        """Returns the tokens after each block of the pyramid; the last of these is the encoder's last block."""
         tokens = self._embed(x)
         levels = []
         for i, layer in enumerate(self.body.encoder.layers):
@@ -224,7 +227,7 @@ def _family(model: nn.Module) -> Family | None:
 
 
 def _has_weights_from(body: nn.Module, split: str) -> bool:
-    """Tells whether parameters follow the module `split`, which a shallower variant may lack."""
+    """Tells whether `split` exists and it or a later module has parameters; shallower variants may lack it."""
     names = [name for name, _ in body.named_modules()]
     if split not in names:
         return False

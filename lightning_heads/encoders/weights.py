@@ -1,4 +1,4 @@
-"""Loading a backbone's weights from a local file."""
+"""Loads a backbone's weights from a local file."""
 
 import pickle
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from .torchvision_backbone import is_torchvision_model
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict from a safetensors file or a pickled one, without running any code from it.
+    """Reads a state dict from a safetensors or pickle file, without running any code from it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -38,10 +38,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Loads a whole model's weights, in its own names, from a file that may lack or differ in the classifier.
+    """Loads the weights of a model, under its own parameter names, from a file.
+
+    The classifier's weights are not loaded; they may be missing from the file or have other shapes.
 
     Raises:
-        ValueError: If anything but the classifier is missing, superfluous or of another shape.
+        ValueError: If other weights are missing, unexpected or of another shape.
     """
     weights = read_weights(path)
     classifiers = _classifiers(model)

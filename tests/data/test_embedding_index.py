@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_heads.data import embedding_index
 from lightning_heads.data.embedding_index import EmbeddingIndex
-from lightning_heads.utils import files as whole_file
+from lightning_heads.utils import files
 
 
 def _index(n: int = 50, width: int = 12, **settings: Any) -> EmbeddingIndex:
@@ -38,7 +38,7 @@ def _check_nearest(index: EmbeddingIndex, k: int, backend: Any) -> None:
 
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize("k", [1, 5, 50])
-def test_nearest_is_scikit_learns(k: int) -> None:
+def test_nearest_equals_scikit_learns(k: int) -> None:
     _check_nearest(_index(), k, "torch")
 
 
@@ -72,7 +72,7 @@ def test_duplicates_are_all_near_pairs(threshold: float) -> None:
         assert [pair[:2] for pair in pairs] == [(3, 30), (7, 31)]
 
 
-def test_rows_are_of_unit_length_and_those_that_were_stay() -> None:
+def test_rows_are_normalized_and_unit_rows_are_unchanged() -> None:
     index = _index()
     assert torch.allclose(index.embeddings.norm(dim=1), torch.ones(50), atol=1e-6)
     assert torch.equal(EmbeddingIndex(index.names, index.embeddings).embeddings, index.embeddings)
@@ -94,13 +94,13 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     assert torch.equal(loaded.embeddings, index.embeddings)
     assert (loaded.names, loaded.root, loaded.made_by) == (names, tmp_path / "photos", made_by)
     assert loaded.paths[0] == tmp_path / "photos/a/b.jpg"
-    # others read it too
+    # the file can be read without this class
     content = load_file(tmp_path / "new/index.safetensors")
     assert json.loads(bytes(content["names"].tolist())) == names
 
 
 @pytest.mark.parametrize("broken", ["save_file", "replace"])
-def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def test_failed_save_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     path = tmp_path / "index.safetensors"
     _index(5).save(path)
     before = path.read_bytes()
@@ -110,7 +110,7 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
             Path(args[1]).write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(whole_file if broken == "save_file" else whole_file.os, broken, fail)
+    monkeypatch.setattr(files if broken == "save_file" else files.os, broken, fail)
     with pytest.raises(OSError, match="no space left"):
         _index(6).save(path)
     assert path.read_bytes() == before
@@ -122,7 +122,7 @@ def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def _lacking(path: Path) -> None:
+def _without_names(path: Path) -> None:
     save_file({"embeddings": torch.ones(1, 2)}, path, {"format": "lightning_heads.EmbeddingIndex"})
 
 
@@ -131,13 +131,16 @@ def _lacking(path: Path) -> None:
     [
         (lambda path: path.write_text("not tensors"), "to be an index of embeddings, but"),
         (lambda path: path.write_bytes(b""), "to be an index of embeddings, but"),
-        (lambda path: save_file({"embeddings": torch.ones(1, 2)}, path), "it holds something else"),
+        (
+            lambda path: save_file({"embeddings": torch.ones(1, 2)}, path),
+            "its metadata has no format lightning_heads",
+        ),
         (_truncated, "to be an index of embeddings, but"),
-        (_lacking, "to be an index of embeddings, but.*names"),
+        (_without_names, "to be an index of embeddings, but.*names"),
     ],
-    ids=["text", "empty", "weights", "truncated", "lacking"],
+    ids=["text", "empty", "weights", "truncated", "without names"],
 )
-def test_a_file_that_is_no_index_is_named(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+def test_other_files_are_refused_by_name(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
     path = tmp_path / "bad.safetensors"
     make(path)
     with pytest.raises(ValueError, match=rf"bad\.safetensors.*{message}"):
@@ -155,7 +158,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (["a", "b"], torch.ones(3, 2), r"a row for each of 2 names, but got \(3, 2\)"),
         (["a", "b"], torch.ones(2), r"a row for each of 2 names, but got \(2,\)"),
         ([], torch.ones(0, 2), r"a row for each of 0 names, but got \(0, 2\)"),
-        (["a", "b", "a"], torch.ones(3, 2), "each of `names` once, but got a 2 times"),
+        (["a", "b", "a"], torch.ones(3, 2), "`names` to be unique, but got a 2 times"),
         (["a", "b"], torch.tensor([[1, 0], [1, torch.nan]]), "finite and other than zero, but that of b is not"),
         (["a", "b"], torch.tensor([[torch.inf, 0], [1, 1]]), "finite and other than zero, but that of a is not"),
         (["a", "b"], torch.tensor([[1.0, 0], [0, 0]]), "finite and other than zero, but that of b is not"),
@@ -183,6 +186,6 @@ def test_queries_are_checked(queries: Tensor, k: int, backend: Any, message: str
 
 
 @pytest.mark.parametrize("threshold", [1.5, -1.01, torch.nan])
-def test_a_threshold_is_a_cosine(threshold: float) -> None:
+def test_threshold_is_checked(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"`threshold` to be a cosine, in -1\.\.1"):
         _index().duplicates(threshold)

@@ -1,4 +1,4 @@
-"""What every encoder keeps, over small architectures of many families."""
+"""Contract of every encoder, tested on small architectures of many families."""
 
 import copy
 import io
@@ -8,7 +8,7 @@ import torch
 
 from lightning_heads import Encoder, ImageModel, param_groups
 
-# A small architecture of each family, with a size that it takes.
+# A small architecture of each family, with an image size that it accepts.
 TIMM = {
     "halonet_h1": 256,
     "test_byobnet": 64,
@@ -108,7 +108,7 @@ def test_image_model_contract(name: str) -> None:
     encoder = model.encoder
     x = torch.rand(2, encoder.in_channels, size, size)
 
-    # shapes: one map, and a pyramid from fine to coarse with the channels it says
+    # shapes: one map, and a pyramid from fine to coarse with the channels that the encoder reports
     model.eval()
     with torch.no_grad():
         features = encoder(x)
@@ -124,13 +124,13 @@ def test_image_model_contract(name: str) -> None:
     assert heights == (distinct if len(distinct) > 1 else distinct * len(heights))
     assert features.isfinite().all()
 
-    # both in one pass; grids of tokens are normalized then
+    # `with_pyramid` returns the same in one pass, except that maps of tokens are normalized
     torch.testing.assert_close(last, features, atol=1e-4, rtol=1e-4)
     assert [m.shape for m in grids] == [m.shape for m in maps]
     if encoder.meta.layout != "tokens":
         torch.testing.assert_close(grids, maps, atol=1e-4, rtol=1e-4)
 
-    # groups: two of the encoder and the head, each parameter in one; the first layer is in the first
+    # groups: two of the encoder, then the head; the first layer is in the first group
     groups = param_groups(model)
     assert len(groups) == 3
     assert all(groups)
@@ -187,5 +187,5 @@ def test_hypercolumns_keep_the_contract(name: str) -> None:
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_spread_is_wide() -> None:
+def test_many_families_are_covered() -> None:
     assert len(TIMM) >= 60

@@ -70,7 +70,7 @@ def test_hypercolumns_of_a_vit_are_normalized_as_its_last_grid() -> None:
 
 def test_hypercolumns_of_a_single_map_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-    with pytest.raises(ValueError, match="two scales or depths at least, for `hypercolumns`, but it gives 1"):
+    with pytest.raises(ValueError, match="at least two scales or depths for `hypercolumns`, but it gives 1"):
         lh.Encoder(model, image_size=32, hypercolumns=True)
 
 
@@ -80,7 +80,7 @@ def test_vit_takes_other_sizes_and_shapes() -> None:
     assert encoder.pyramid(torch.rand(1, 3, 96, 160))[-1].shape[-2:] == (6, 10)
 
 
-def test_fixed_size_is_said_and_can_be_chosen() -> None:
+def test_fixed_size_is_reported_and_can_be_chosen() -> None:
     mixer = lh.Encoder("gmlp_ti16_224", pretrained=False, image_size=96)
     assert mixer(torch.rand(1, 3, 96, 96)).shape[-2:] == (6, 6)
     with pytest.raises(ValueError, match="96x96, the one size that gmlp_ti16_224 was built for, but got 224x224"):
@@ -130,7 +130,7 @@ def test_gradient_checkpointing_gives_equal_gradients(name: str, hypercolumns: b
     assert len(again) > 1.5 * len(once)
 
 
-def test_gradient_checkpointing_is_refused_where_it_is_missing() -> None:
+def test_gradient_checkpointing_is_refused_where_unsupported() -> None:
     with pytest.raises(ValueError, match="to support gradient checkpointing"):
         lh.Encoder("torchvision/vit_b_32", pretrained=False).set_grad_checkpointing()
 
@@ -165,7 +165,7 @@ def test_a_given_model_keeps_its_modes_and_frozen_parameters() -> None:
     ("name", "dropped"),
     [("test_vit", "body.norm.weight"), ("torchvision/vit_b_32", "body.encoder.ln.weight"), ("vgg11", "pre_logits")],
 )
-def test_keeping_the_pyramid_drops_what_it_does_not_depend_on(name: str, dropped: str) -> None:
+def test_keep_pyramid_drops_parameters_that_the_pyramid_does_not_depend_on(name: str, dropped: str) -> None:
     with torch.device("cpu" if "/" in name else "meta"):
         encoder = lh.Encoder(name, pretrained=False).eval()
         assert any(dropped in key for key, _ in encoder.named_parameters())
@@ -179,11 +179,11 @@ def test_keeping_the_pyramid_drops_what_it_does_not_depend_on(name: str, dropped
         if "/" in name:
             torch.testing.assert_close(ours, earlier)
     assert {id(p) for group in encoder.param_groups() for p in group} == {id(p) for p in encoder.parameters()}
-    with pytest.raises(RuntimeError, match="`keep_pyramid` has left what `pyramid` needs alone"):
+    with pytest.raises(RuntimeError, match="`keep_pyramid` has dropped those that `pyramid` does not depend on"):
         encoder(x)
 
 
-def test_layers_that_run_without_reaching_the_pyramid_go_on_running_untrained() -> None:
+def test_layers_that_run_without_affecting_the_pyramid_keep_running_untrained() -> None:
     encoder = lh.Encoder("ghostnet_050", pretrained=False, readout=False).eval()
     x = torch.rand(1, 3, 64, 64)
     before = encoder.pyramid(x)
@@ -235,7 +235,7 @@ def test_pyramid_is_from_fine_to_coarse_in_the_models_own_maps() -> None:
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "mobileone_s0", "repvgg_a0", "gernet_s"])
-def test_strided_1x1_convolutions_of_few_channels_see_the_plain_format(name: str) -> None:
+def test_strided_1x1_convolutions_of_few_channels_get_contiguous_inputs(name: str) -> None:
     encoder = lh.Encoder(name, pretrained=False)
     seen = []
     for module in encoder.modules():

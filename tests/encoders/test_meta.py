@@ -7,7 +7,7 @@ import lightning_heads as lh
 from lightning_heads.encoders.torchvision_backbone import FAMILIES
 
 
-def test_resnet50_shows_the_cut_split_and_stats_of_the_book() -> None:
+def test_resnet50_shows_the_cut_split_and_stats_of_fastais_book() -> None:
     for name in ("resnet50", "torchvision/resnet50"):
         meta = lh.model_meta(name)
         assert meta.children.index(meta.cut) - len(meta.children) == -2
@@ -27,13 +27,13 @@ def test_resnet50_shows_the_cut_split_and_stats_of_the_book() -> None:
         ("alexnet", -2, "features.6"),
     ],
 )
-def test_fastais_table(name: str, cut: int, split: str) -> None:
+def test_cuts_and_splits_equal_fastais_table(name: str, cut: int, split: str) -> None:
     meta = lh.model_meta(f"torchvision/{name}")
     assert meta.children.index(meta.cut) - len(meta.children) == cut
     assert meta.split == (split,)
 
 
-def test_layers_inside_the_head_are_said_and_kept() -> None:
+def test_layers_inside_the_head_are_reported_and_kept() -> None:
     meta = lh.model_meta("mobilenetv3_small_050")
     assert meta.readout == ("conv_head",)
     assert meta.readout_features == 1024
@@ -79,17 +79,17 @@ def test_every_torchvision_family_has_a_row() -> None:
     assert modules - {"vision_transformer"} == set(FAMILIES)
 
 
-def test_unknown_architecture_suggests_a_near_one() -> None:
+def test_unknown_architecture_suggests_similar_names() -> None:
     with pytest.raises(ValueError, match=r"'resnet5O'; did you mean .*resnet50"):
         lh.model_meta("resnet5O")
 
 
-def test_encoder_without_a_classifier_is_refused_by_part() -> None:
+def test_architecture_without_a_classifier_is_refused() -> None:
     with pytest.raises(ValueError, match="does not support classification"), torch.device("meta"):
         lh.Encoder("qwen3_vit_88m_enc", pretrained=False)
 
 
-def test_reading_a_models_metadata_leaves_it_as_it_is() -> None:
+def test_reading_metadata_leaves_the_model_unchanged() -> None:
     model = timm.create_model("test_resnet", pretrained=False)
     names = [name for name, _ in model.named_parameters()]
     assert lh.model_meta(model) == lh.model_meta("test_resnet")

@@ -59,7 +59,7 @@ def test_in_channels_keeps_the_bias() -> None:
     torch.testing.assert_close(model.features[0].bias.detach(), bias, atol=0, rtol=0)
 
 
-def test_gray_images_give_what_three_equal_channels_give() -> None:
+def test_gray_images_equal_three_equal_channels() -> None:
     torch.manual_seed(0)
     rgb = Encoder("test_efficientnet", pretrained=False).eval()
     gray = Encoder("test_efficientnet", pretrained=False, in_channels=1).eval()
@@ -131,7 +131,7 @@ def test_models_keep_their_own_channels_unless_told_otherwise() -> None:
     one = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
     assert Encoder(one).in_channels == 1
     assert create_body(nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1)))(torch.rand(1, 1, 8, 8)).ndim == 4
-    with pytest.raises(ValueError, match="for RGB to give it 3 channels, but it takes 1"):
+    with pytest.raises(ValueError, match="to take RGB, to adapt it to 3 channels, but it takes 1"):
         Encoder(one, in_channels=3)
 
 

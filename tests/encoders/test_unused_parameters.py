@@ -17,7 +17,7 @@ class Branches(nn.Module):
         return x
 
 
-def test_names_what_outputs_do_not_depend_on() -> None:
+def test_parameters_that_outputs_do_not_depend_on_are_named() -> None:
     model = Branches()
     out = model(torch.rand(1, 2))
     assert unused_parameters(model, out) == ["b.weight", "b.bias", "c.weight", "c.bias"]
@@ -26,7 +26,7 @@ def test_names_what_outputs_do_not_depend_on() -> None:
     assert unused_parameters(model, model(torch.rand(1, 2))) == ["c.weight", "c.bias"]
 
 
-def test_what_still_runs_keeps_its_values_out_of_training_and_state() -> None:
+def test_parameters_of_running_modules_become_non_persistent_buffers() -> None:
     model = Branches()
     x = torch.rand(1, 2)
     with recorded_calls(model) as called:

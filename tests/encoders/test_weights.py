@@ -30,12 +30,12 @@ def test_loads_safetensors_and_state_dicts(tmp_path: Path, state: dict[str, torc
         _check(tmp_path / name, state)
 
 
-def test_another_classifier_does_not_matter(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+def test_classifier_of_another_shape_is_ignored(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     torch.save(state | {"fc.weight": torch.zeros(7, 3), "fc.bias": torch.zeros(7)}, tmp_path / "a.pth")
     _check(tmp_path / "a.pth", state)
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+def test_mismatched_weights_are_named(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     wrong = dict(state)
     del wrong["layer1.0.conv1.weight"]
     wrong["other"] = torch.zeros(1)
@@ -63,7 +63,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
         lh.Encoder("test_resnet", weights=tmp_path / "module.pth")
 
 
-def test_a_module_of_ones_own_gets_all_of_its_layers(tmp_path: Path) -> None:
+def test_user_module_loads_all_of_its_layers(tmp_path: Path) -> None:
     def module() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 8, 3))
 
@@ -74,7 +74,7 @@ def test_a_module_of_ones_own_gets_all_of_its_layers(tmp_path: Path) -> None:
         torch.testing.assert_close(value, state[name], atol=0, rtol=0)
 
 
-def test_weights_of_another_architecture_are_refused_with_their_file(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused_naming_their_file(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     for name in ("convnext_atto", "test_vit", "torchvision/resnet18"):
         with pytest.raises(ValueError, match=r"other\.pth to hold the weights of"):

@@ -1,11 +1,11 @@
-"""What the data modules of single images share."""
+"""Base class of all data modules of images: splits, data loaders and the check for unreadable files."""
 
 import os
 import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import lightning as L
 import torch
@@ -24,26 +24,51 @@ from .reading import EXTENSIONS, ImageReadError, find_images, read_image, verify
 Resize = Literal["none", "crop", "squish", "pad"]
 
 
-class ImageData(L.LightningDataModule):
-    """Loaders over the samples of each split. A subclass finds the samples and passes them on.
+class LoadingArgs(TypedDict, total=False):
+    """Arguments of `ImageData` that every data module of images passes on to it."""
 
-    `class_names`, `num_classes` and the samples are known once it is constructed, before any image is read.
+    image_size: int | tuple[int, int]
+    num_workers: int | None
+    resize: Resize
+    augmentation: nn.Module | None
+    augment: bool
+    channels: int
+    on_error: Literal["raise", "skip"]
+
+
+class ImageDataArgs(LoadingArgs, total=False):
+    """Arguments of `ImageData` that data modules of single images pass on to it."""
+
+    predict_root: str | Path | None
+    batch_size: int
+    images_per_class: int | None
+
+
+class ImageData(L.LightningDataModule):
+    """Base class of the data modules of images: builds the data loaders from the samples of each split.
+
+    A subclass finds the samples and passes them to the constructor. `class_names`, `num_classes` and the samples are
+    known after construction, before any image is read.
 
     Args:
-        samples: Samples of each split that there is.
+        samples: Samples of each split that has any.
         class_names: Names of the classes, or of the outputs of a regression.
-        predict_root: A folder of images, searched recursively, or one image, to predict; the test images by default.
+        predict_root: Folder of images to predict, searched recursively, or one image file; by default the test images.
         image_size: Height and width of the images in a batch, in pixels.
-        batch_size: Images a batch.
-        images_per_class: Of how many images of each of its classes a training batch is made, for metric learning; see
-            `ClassBatches`. By default the batches take no account of classes.
-        num_workers: Worker processes of each loader; by default one a processor, at most eight.
-        resize: How images are brought to `image_size`; see `ResizeTo`.
-        augmentation: Changes a training image, float `(c, h, w)` in 0..1; fastai's `AugTransforms` by default.
-        augment: Whether to augment at all.
-        channels: 1 to read images as grayscale, 3 as RGB, 4 with transparency.
-        on_error: Whether an image that cannot be read stops the run, or every image is checked first and those that
-            cannot be read are reported and left out.
+        batch_size: Samples in a batch: images, or pairs of images.
+        images_per_class: Images of each class in a training batch, for metric learning; it must divide `batch_size`,
+            and every image must have one class. By default batches are drawn regardless of classes.
+        num_workers: Worker processes of each data loader; by default one per processor, at most 8.
+        resize: How images are resized to `image_size`: `crop` scales an image to cover that size and crops the rest,
+            `squish` changes the aspect ratio, `pad` scales an image to fit into it and pads with black, and `none`
+            crops and pads without scaling, which suits large photographs. Crops are at a random position in training,
+            else at the center.
+        augmentation: Module that augments a training image, float `(c, h, w)` in 0..1, and transforms its mask or
+            target image alike if it has one; by default fastai's `AugTransforms`.
+        augment: Whether to augment training images.
+        channels: Channels to read: 1 for grayscale, 3 for RGB, 4 for RGB with transparency.
+        on_error: `raise` raises an error at a file that cannot be read. `skip` checks all files of a split first,
+            warns, and leaves out samples with a missing or unusable file.
     """
 
     def __init__(
@@ -89,11 +114,11 @@ class ImageData(L.LightningDataModule):
 
     @property
     def in_channels(self) -> int:
-        """Channels of a model's inputs."""
+        """Number of channels of the inputs."""
         return self.channels
 
     def setup(self, stage: str) -> None:
-        """Checks the images of the stage's splits where unreadable ones are to be skipped."""
+        """Draws the seed of a fit, and drops unreadable samples of the stage's splits if `on_error` is `skip`."""
         if stage == "fit":
             self._seed = int(torch.randint(2**62, ()))
         splits: dict[str, list[Split]] = {"fit": ["train", "valid"], "validate": ["valid"], "test": ["test"]}
@@ -105,24 +130,30 @@ class ImageData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._dataset("train", random=True)
-        share: dict[str, Any] = {}
+        distributed: dict[str, Any] = {}
         batches = self._class_batches()
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             return self._loader(dataset if batches is None else Subset(dataset, [*chain(*batches(self._seed))]))
         if self.trainer is not None and self.trainer.world_size > 1:
-            share = self.trainer.distributed_sampler_kwargs or {}
+            distributed = self.trainer.distributed_sampler_kwargs or {}
             self._seed = self.trainer.strategy.broadcast(self._seed)
-        drop_last = self._leaves_one(len(dataset))  # type: ignore[arg-type]
+        drop_last = self._has_single_last(len(dataset))  # type: ignore[arg-type]
         return SeededLoader(
-            dataset, self.batch_size, batches=batches, seed=self._seed, drop_last=drop_last, **share, **self._workers()
+            dataset,
+            self.batch_size,
+            batches=batches,
+            seed=self._seed,
+            drop_last=drop_last,
+            **distributed,
+            **self._workers(),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the seed of order and augmentation."""
+        """Returns the seed of the sample order and of augmentation."""
         return {"seed": self._seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the seed of order and augmentation from a checkpoint."""
+        """Restores the seed of the sample order and of augmentation."""
         self._seed = state_dict["seed"]
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
@@ -151,8 +182,8 @@ class ImageData(L.LightningDataModule):
     def _split(self, split: Split) -> Samples:
         if split not in self.samples:
             raise ValueError(
-                f"Expected {split} images, but the data has only {', '.join(self.samples)}; a folder or `split` named "
-                f"so, or `{split}_fraction`, sets them apart, and `predict_root` is for unlabeled ones"
+                f"Expected {split} images, but the data has only {', '.join(self.samples)}; add a folder or `split` "
+                f"named {split}, or set `{split}_fraction`, or pass unlabeled images as `predict_root`"
             )
         return self.samples[split]
 
@@ -173,7 +204,9 @@ class ImageData(L.LightningDataModule):
             return None
         targets = self._split("train").targets
         if not isinstance(targets, Tensor) or targets.ndim > 1:
-            raise ValueError("Expected `images_per_class` for images of one class each, but they have other targets")
+            raise ValueError(
+                "Expected one class index per image with `images_per_class`, but got targets of another kind"
+            )
         return ClassBatches(targets.tolist(), self.batch_size, self.images_per_class)
 
     def _loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -186,10 +219,10 @@ class ImageData(L.LightningDataModule):
             "persistent_workers": self.num_workers > 0,
         }
 
-    def _leaves_one(self, size: int) -> bool:
-        """Tells whether the last of several batches in a process would have one image, which breaks batch norm."""
-        share = -(-size // (self.trainer.world_size if self.trainer else 1))
-        return share > self.batch_size > 1 and share % self.batch_size == 1
+    def _has_single_last(self, size: int) -> bool:
+        """Returns whether the last of several batches of a rank would have one image, which batch norm cannot use."""
+        per_rank = -(-size // (self.trainer.world_size if self.trainer else 1))
+        return per_rank > self.batch_size > 1 and per_rank % self.batch_size == 1
 
     def _readable(self, paths: list[Path], split: Split | Literal["predict"]) -> list[int]:
         errors = self._errors(paths, split)
@@ -201,18 +234,18 @@ class ImageData(L.LightningDataModule):
         return [i for i in range(len(paths)) if i not in errors]
 
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
-        """Reads all files of a split, or those to `predict`, and returns what is wrong by index."""
+        """Reads all files of a split, or those to `predict`, and returns the errors by index."""
         return verify(len(paths), lambda index: read_image(paths[index]), self.num_workers)
 
 
 def no_images_error(root: Path) -> ValueError:
-    """Returns the error for a folder without images, which says what it holds instead."""
+    """Returns the error for a folder without the expected images, which says what it contains instead."""
     if find_images(root):
         return ValueError(
-            f"Expected a folder for each class in {root}, but its images lie in {root} itself; unlabeled ones go to "
-            "`predict_root`, ones that a table lists to `ImageTableData`"
+            f"Expected a folder for each class in {root}, but its images lie in {root} itself; pass unlabeled images "
+            "as `predict_root`, and a table of images to `ImageTableData`"
         )
     found = sorted({path.suffix.lower() or "no extension" for path in root.rglob("*") if path.is_file()})
     common = ", ".join(sorted(EXTENSIONS & {".jpg", ".png", ".tif", ".webp", ".bmp"}))
-    held = f"files with {', '.join(found[:5])}" if found else "no files"
-    return ValueError(f"Expected images ({common}, ...) in {root}, but it holds {held}")
+    contents = f"files with {', '.join(found[:5])}" if found else "no files"
+    return ValueError(f"Expected images ({common}, ...) in {root}, but it holds {contents}")

@@ -13,14 +13,14 @@ from .reading import read_image
 
 
 class ImageDataset(Dataset[Any]):
-    """Image files with their targets: gives `(image, target)`, or the image alone where there are no targets.
+    """Data set of image files: returns `(image, target)`, or only the image if there are no targets.
 
     Args:
-        paths: The files.
-        targets: One target a file, `(n,)` or `(n, k)`, or None.
+        paths: The image files.
+        targets: One target per file, `(n,)` or `(n, k)`, or None.
         channels: Channels to read; see `read_image`.
-        size: Brings a uint8 image to its size.
-        augment: Changes a float image in 0..1, or None.
+        size: Resizes a uint8 image.
+        augment: Transforms a float image in 0..1, or None.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class ImageDataset(Dataset[Any]):
             raise ValueError(f"Expected one target a file, but got {len(targets)} targets for {len(paths)} files")
         self.paths, self.targets = [*paths], targets
         self.channels, self.size, self.augment = channels, size, augment
-        self._last: tuple[object, Tensor] = None, torch.empty(0)  # stamps of the file that was read last, and the image
+        self._last: tuple[object, Tensor] = None, torch.empty(0)  # stamps and image of the file that was read last
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
-        # several views of an image are asked for one behind the other: its file is read once, unless it changes
+        # several views of an image are requested one after another: its file is read once, unless it changes
         stamps = file_stamps([self.paths[index]])
         last, image = self._last
         if stamps != last:
@@ -54,13 +54,13 @@ class ImageDataset(Dataset[Any]):
         return image if self.targets is None else (image, self.targets[index])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves the last image out of what a worker process is sent."""
+        """Returns the state without the last image, so that it is not sent to worker processes."""
         return {**vars(self), "_last": (None, torch.empty(0))}
 
     def image_key(self) -> object:
-        """Returns what determines the images."""
+        """Returns all that the images depend on: files, channels, resizing and augmentation."""
         return file_stamps(self.paths), self.channels, self.size, self.augment
 
     def extras(self, index: int) -> tuple[Tensor, ...]:
-        """Returns the target, where there is one."""
+        """Returns the target, if there is one."""
         return () if self.targets is None else (self.targets[index],)

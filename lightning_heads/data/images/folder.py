@@ -1,41 +1,32 @@
-"""Images in one folder a class."""
+"""Data module of images in one folder per class."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import nn
 
+from ...utils.arguments import Unpack, forwards
 from ..samples.samples import Samples, hold_out
 from ..samples.split_folders import split_folders
-from .datamodule import ImageData, Resize, no_images_error
+from .datamodule import ImageData, ImageDataArgs, no_images_error
 from .reading import find_images
 
 
+@forwards(ImageDataArgs, to=ImageData)
 class ImageFolderData(ImageData):
-    """Classes of images: `root/train/<class>/*` and `root/valid/<class>/*` (and `root/test`), or `root/<class>/*`.
+    """Images in class folders: `root/train/<class>/*`, `root/valid/<class>/*` (and `root/test`), or `root/<class>/*`.
 
-    Without a validation folder, a share of the training images is set aside, seeded and stratified by class.
+    Without a folder for validation or test, that fraction of the training images is held out, seeded and stratified by
+    class.
 
     Args:
-        root: The folder.
-        valid_fraction: Share of the images for validation, where there is no folder for it.
-        test_fraction: Share of the images for testing, likewise.
-        seed: Seed of that split.
-        predict_root: See `ImageData`.
-        image_size: See `ImageData`.
-        batch_size: See `ImageData`.
-        images_per_class: See `ImageData`.
-        num_workers: See `ImageData`.
-        resize: See `ImageData`.
-        augmentation: See `ImageData`.
-        augment: See `ImageData`.
-        channels: See `ImageData`.
-        on_error: See `ImageData`.
+        root: Folder that contains the folders of the splits, or of the classes.
+        valid_fraction: Fraction of the training images to hold out for validation, if there is no folder for it.
+        test_fraction: Fraction of the training images to hold out for testing, if there is no folder for it.
+        seed: Seed of the random split.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If there are no images, fewer than two classes, or classes that training lacks.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If there are no images, fewer than two classes, or a class without training images.
     """
 
     def __init__(
@@ -45,16 +36,7 @@ class ImageFolderData(ImageData):
         valid_fraction: float = 0.2,
         test_fraction: float = 0.0,
         seed: int = 42,
-        predict_root: str | Path | None = None,
-        image_size: int | tuple[int, int] = 224,
-        batch_size: int = 64,
-        images_per_class: int | None = None,
-        num_workers: int | None = None,
-        resize: Resize = "crop",
-        augmentation: nn.Module | None = None,
-        augment: bool = True,
-        channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Unpack[ImageDataArgs],
     ) -> None:
         root = Path(root)
         folders = split_folders(root)
@@ -69,26 +51,17 @@ class ImageFolderData(ImageData):
         super().__init__(
             hold_out(found, valid_fraction, test_fraction, seed, found["train"].tolist()),
             class_names,
-            predict_root=predict_root,
-            image_size=image_size,
-            batch_size=batch_size,
-            images_per_class=images_per_class,
-            num_workers=num_workers,
-            resize=resize,
-            augmentation=augmentation,
-            augment=augment,
-            channels=channels,
-            on_error=on_error,
+            **loading,
         )
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without the hidden ones."""
+    """Returns the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def class_samples(folder: Path, class_names: list[str]) -> Samples:
-    """Finds the images of each class's folder, whose target is the index of the class.
+    """Finds the images in the folder of each class; their targets are the indices of the classes.
 
     Raises:
         ValueError: If there are no images, or folders of other classes.

@@ -1,4 +1,4 @@
-"""Reading image files, whatever their mode, and saying which cannot be read."""
+"""Reads image files of any mode, and finds those that cannot be read."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-# Raster images alone: Pillow also registers formats that it can only identify.
+# Raster images only, since Pillow also registers formats that it can identify but not decode.
 EXTENSIONS = {
     ".avif",
     ".bmp",
@@ -51,16 +51,17 @@ class ImageReadError(ValueError):
 def read_image(path: str | Path, channels: int = 3) -> Tensor:
     """Reads an image as uint8 `(channels, h, w)`, turned upright by its EXIF orientation.
 
-    16-bit grayscale is scaled to 8 bits, palettes and CMYK are converted, and transparency is laid over white unless
-    four channels are asked for.
+    16-bit grayscale is scaled to 8 bits, palettes and CMYK are converted, and transparent images are composited over
+    white unless `channels` is 4.
 
     Args:
         path: The file.
         channels: 1 for grayscale, 3 for RGB, 4 for RGBA.
 
     Raises:
-        ImageReadError: If the file is missing, empty, truncated or no image, has a side of one pixel, or is more than
-            a hundred times as long as wide.
+        ImageReadError: If the file is missing, empty, truncated or not an image, has a side of one pixel, or one side
+            is more than 100 times the other.
+        ValueError: If `channels` is not 1, 3 or 4.
     """
     path = Path(path)
     if channels not in _MODES:
@@ -73,7 +74,7 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
             image = _to_mode(ImageOps.exif_transpose(file), channels)
     except ImageReadError:
         raise
-    except Exception as error:  # on broken files, decoders raise whatever their libraries do
+    except Exception as error:  # decoders raise errors of many types for broken files
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"reading it failed: {error}"
         raise ImageReadError(path, reason) from error
     array = np.array(image)
@@ -81,12 +82,12 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
 
 
 def find_images(root: Path) -> list[Path]:
-    """Returns the image files below a folder, by extension, sorted; links are followed, hidden files are left out."""
+    """Returns the files below a folder with the extension of an image, sorted; follows links, omits hidden files."""
     found: list[Path] = []
     visited: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in visited:  # a link back up
+        if real in visited:  # a link to a folder that was visited
             subfolders.clear()
             continue
         visited.add(real)
@@ -96,10 +97,10 @@ def find_images(root: Path) -> list[Path]:
 
 
 def images_by_name(folder: Path) -> dict[Path, Path]:
-    """Returns the images below a folder by their path within it without the suffix.
+    """Returns the images below a folder by their path relative to it, without the suffix.
 
     Raises:
-        ValueError: If two have the same.
+        ValueError: If two images have the same path without suffix.
     """
     found: dict[Path, Path] = {}
     for path in find_images(folder):

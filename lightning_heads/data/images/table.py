@@ -1,54 +1,45 @@
-"""Images listed in a csv file."""
+"""Data module of images listed in a csv file."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ...utils.arguments import Unpack, forwards
 from ..samples.csv_table import Rows, paths_of, read_table, row_location, split_column
 from ..samples.samples import Samples, hold_out
 from ..samples.split_folders import Split
-from .datamodule import ImageData, Resize
+from .datamodule import ImageData, ImageDataArgs
 
 
+@forwards(ImageDataArgs, to=ImageData)
 class ImageTableData(ImageData):
-    """Images listed in a csv file with a header: a path, and what is to be learnt of it.
+    """Images listed in a csv file with a header: a column of paths, and columns of targets.
 
-    One of `label`, `labels`, `probabilities` and `values` says which columns that is.
+    Exactly one of `label`, `labels`, `probabilities` and `values` names the columns of the targets.
 
     Args:
-        table: The csv file.
-        root: Folder that the paths are relative to; the table's own by default.
+        table: The csv file, one row per image.
+        root: Folder that the paths are relative to; by default that of the table.
         path: Column of the paths.
-        label: Column of the class name: a target is a class index.
-        labels: Columns of 0 and 1, one a class: a target is `(num_classes,)`, for `multilabel`. Or one column of class
-            names, separated by `separator`.
-        probabilities: Columns with each class's probability, which sum to 1: a target is `(num_classes,)`.
-        values: Columns of numbers, for a regression: a target is `(len(values),)`.
-        separator: What separates class names where `labels` is one column.
-        delimiter: What separates the columns.
-        split: Column that says `train`, `valid` or `test`; else shares are set aside at random.
-        valid_fraction: Share of the images for validation, where there is no `split`.
-        test_fraction: Share of the images for testing, likewise.
-        stratify: Columns whose combinations those shares are stratified by; by default `label`.
-        seed: Seed of that split.
-        predict_root: See `ImageData`.
-        image_size: See `ImageData`.
-        batch_size: See `ImageData`.
-        images_per_class: See `ImageData`; for `label`.
-        num_workers: See `ImageData`.
-        resize: See `ImageData`.
-        augmentation: See `ImageData`.
-        augment: See `ImageData`.
-        channels: See `ImageData`.
-        on_error: See `ImageData`.
+        label: Column of the class name. A target is a class index.
+        labels: Columns of 0 and 1, one per class, or one column of class names separated by `separator`. A target is
+            `(num_classes,)` of 0 and 1, for tasks with `multilabel`.
+        probabilities: Columns of class probabilities, one per class, which sum to 1. A target is `(num_classes,)`.
+        values: Columns of numbers, for regression. A target is `(len(values),)`.
+        separator: Separator of class names if `labels` is one column.
+        delimiter: Character that separates the columns of the csv file.
+        split: Column of the split of each image: `train`, `valid` or `test`. By default the split is random.
+        valid_fraction: Fraction of the images to hold out for validation, if `split` is not given.
+        test_fraction: Fraction of the images to hold out for testing, if `split` is not given.
+        stratify: Columns whose combinations of values the random split is stratified by; by default `label`.
+        seed: Seed of the random split.
 
     Raises:
         FileNotFoundError: If the table or an image that it lists is missing.
-        ValueError: If a column is missing, a cell is no number or empty, or training lacks a class.
+        ValueError: If a column is missing, a cell is empty or not a number, or a class has no training images.
     """
 
     def __init__(
@@ -68,20 +59,11 @@ class ImageTableData(ImageData):
         test_fraction: float = 0.0,
         stratify: Sequence[str] | None = None,
         seed: int = 42,
-        predict_root: str | Path | None = None,
-        image_size: int | tuple[int, int] = 224,
-        batch_size: int = 64,
-        images_per_class: int | None = None,
-        num_workers: int | None = None,
-        resize: Resize = "crop",
-        augmentation: nn.Module | None = None,
-        augment: bool = True,
-        channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Unpack[ImageDataArgs],
     ) -> None:
         table = Path(table)
         if sum(kind is not None for kind in (label, labels, probabilities, values)) != 1:
-            raise ValueError("Expected one of `label`, `labels`, `probabilities` and `values`")
+            raise ValueError("Expected exactly one of `label`, `labels`, `probabilities` and `values`")
         for argument, columns in (("labels", labels), ("probabilities", probabilities), ("values", values)):
             if isinstance(columns, str):
                 raise TypeError(f"Expected `{argument}` to be a list of columns, but got the string {columns!r}")
@@ -102,32 +84,23 @@ class ImageTableData(ImageData):
         if probabilities is not None:
             _check_probabilities(targets, table)
 
-        everything = Samples(paths, targets)
+        all_samples = Samples(paths, targets)
         if split is None:
             keys = [tuple(row[column] for column in by) for row in rows]
-            samples = hold_out({"train": everything}, valid_fraction, test_fraction, seed, keys)
+            samples = hold_out({"train": all_samples}, valid_fraction, test_fraction, seed, keys)
         else:
-            samples = everything.split(split_column(rows, split, table))
+            samples = all_samples.split(split_column(rows, split, table))
         if label is not None:
             _check_seen(samples, class_names, table)
         super().__init__(
             samples,
             class_names,
-            predict_root=predict_root,
-            image_size=image_size,
-            batch_size=batch_size,
-            images_per_class=images_per_class,
-            num_workers=num_workers,
-            resize=resize,
-            augmentation=augmentation,
-            augment=augment,
-            channels=channels,
-            on_error=on_error,
+            **loading,
         )
 
 
 def classes_of(rows: Rows, column: str, table: Path) -> tuple[list[str], Tensor]:
-    """Returns the names of the classes that a column holds, sorted, and the index of each row's.
+    """Returns the class names in a column, sorted, and the class index of each row, `(n,)`.
 
     Raises:
         ValueError: If a cell is empty, or there are fewer than two classes.

@@ -1,1 +1,1 @@
-"""Loaders and samplers that resume exactly."""
+"""Seeded data loaders and samplers, which resume exactly in the middle of an epoch."""

@@ -1,14 +1,15 @@
-"""Batches with several images of each of their classes."""
+"""Batches of several images of each of several classes, for metric learning."""
 
 from collections.abc import Sequence
 from random import Random
 
 
 class ClassBatches:
-    """Batches for metric learning, P x K: `images_per_class` images of each of as many classes as fill a batch.
+    """P x K batches for metric learning: K = `images_per_class` images of each of P = `batch_size` / K classes.
 
-    In an epoch, of as many batches as the data set fills, classes take turns, each as often as the others, however many
-    images it has; and so do the images within a class. A class with too few images repeats them.
+    An epoch has as many batches as the data set fills. Classes are drawn without replacement and reshuffled when all
+    have been drawn, so that each occurs equally often, however many images it has; so are the images within a class. A
+    class with too few images repeats them.
 
     Hermans, Beyer and Leibe, "In defense of the triplet loss for person re-identification" (2017), who draw classes and
     images at random instead.
@@ -20,8 +21,8 @@ class ClassBatches:
 
     Args:
         labels: The class of each sample.
-        batch_size: Images a batch.
-        images_per_class: How many of them are of each class.
+        batch_size: Images per batch.
+        images_per_class: Images of each class in a batch.
 
     Raises:
         ValueError: If `images_per_class` is less than 2 or does not divide `batch_size`, or a batch needs more classes
@@ -46,30 +47,33 @@ class ClassBatches:
         self.count = max(len(labels) // batch_size, 1)
 
     def __call__(self, seed: int) -> list[list[int]]:
-        """Returns the samples of each batch of an epoch, as the seed has it."""
+        """Returns the indices of the samples in each batch of an epoch, which depend on the seed."""
         random = Random(seed)
         classes = _Shuffler([*self.by_class], random)
         images = {label: _Shuffler(indices, random) for label, indices in self.by_class.items()}
         return [
-            [i for label in classes.deal(self.classes_per_batch) for i in images[label].deal(self.images_per_class)]
+            [i for label in classes.draw(self.classes_per_batch) for i in images[label].draw(self.images_per_class)]
             for _ in range(self.count)
         ]
 
 
 class _Shuffler:
-    """Cards dealt at random, all of them before any is dealt again; a hand has no card twice if there are enough."""
+    """Draws items at random without replacement, and reshuffles them when exhausted.
 
-    def __init__(self, cards: list[int], random: Random) -> None:
-        self.cards, self.random = cards, random
-        self.rest: list[int] = []
+    A draw has no item twice if there are enough items.
+    """
 
-    def deal(self, count: int) -> list[int]:
-        hand: list[int] = []
-        while len(hand) < count:
-            if not self.rest:
-                # what is in the hand already comes last
-                self.rest = sorted(self.random.sample(self.cards, len(self.cards)), key=hand.__contains__)
-            needed = count - len(hand)
-            hand += self.rest[:needed]
-            self.rest = self.rest[needed:]
-        return hand
+    def __init__(self, items: list[int], random: Random) -> None:
+        self.items, self.random = items, random
+        self.remaining: list[int] = []
+
+    def draw(self, count: int) -> list[int]:
+        drawn: list[int] = []
+        while len(drawn) < count:
+            if not self.remaining:
+                # items of this draw come last, so that they are not repeated within it
+                self.remaining = sorted(self.random.sample(self.items, len(self.items)), key=drawn.__contains__)
+            needed = count - len(drawn)
+            drawn += self.remaining[:needed]
+            self.remaining = self.remaining[needed:]
+        return drawn

@@ -1,4 +1,4 @@
-"""A training loader that can be taken up again in the middle of an epoch."""
+"""A seeded data loader that resumes in the middle of an epoch."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,21 +12,22 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker
 
 
 class SeededLoader(DataLoader[Any]):
-    """Deals out a data set in batches, where order and augmentation are a function of seed, epoch and sample alone.
+    """Data loader whose order and augmentation depend only on the seed, the epoch and the sample.
 
-    They do not depend on how many workers there are, nor on what else drew random numbers, and a run that is resumed in
-    the middle of an epoch goes on with the next batch. Lightning keeps the loader's state in its checkpoints.
+    They depend neither on the number of workers nor on other uses of the random generators, and a run that is resumed
+    in the middle of an epoch continues with the next batch. Lightning saves the loader's state in its checkpoints.
 
     Args:
-        dataset: A map-style data set. Python's, NumPy's and torch's generators are seeded for each sample.
-        batch_size: Samples a batch, in each process.
-        shuffle: Whether each epoch has an order of its own.
-        batches: Makes the batches of an epoch, as lists of indices, from a seed: always as many, each of `batch_size`,
-            as `ClassBatches` does. Processes take whole batches in turn, and what a sample draws depends on its place
-            in the epoch too. By default the whole data set is dealt out.
-        seed: Seed; drawn from torch's generator by default, and the checkpoint's in a resumed run.
-        num_replicas: Number of processes that share the data set.
-        rank: Which of them this is.
+        dataset: A map-style data set. Python's, NumPy's and torch's generators are seeded before each sample is read.
+        batch_size: Samples per batch, in each process.
+        shuffle: Whether to shuffle the samples anew in each epoch.
+        batches: Function from a seed to the batches of an epoch, as lists of indices: always the same number of
+            batches, each of `batch_size`, such as `ClassBatches`. Whole batches are distributed over the processes in
+            turn, and the random numbers of a sample also depend on its position in the epoch. By default each epoch
+            covers the whole data set.
+        seed: Seed; by default drawn from torch's generator, and replaced by the checkpoint's in a resumed run.
+        num_replicas: Number of processes that the samples are distributed over.
+        rank: Rank of this process.
         **settings: Further settings of torch's `DataLoader`, such as `num_workers`.
 
     >>> from torch.utils.data import TensorDataset
@@ -58,35 +59,33 @@ class SeededLoader(DataLoader[Any]):
         sampler = _SeededSampler(dataset, num_replicas, rank, shuffle, seed)
         if batches is not None:
             sampler = _BatchesSampler(dataset, num_replicas, rank, shuffle, seed, batches)
-        # with a generator of its own it draws nothing from the global one
+        # with its own generator the loader draws nothing from the global one
         settings.setdefault("generator", torch.Generator().manual_seed(seed % 2**32))
         super().__init__(_SeededDataset(dataset), batch_size, sampler=sampler, **settings)
-        self._batches, self._size = 0, batch_size
-        self._resumed: dict[str, int] | None = None
+        self._batches_done, self._batch_size = 0, batch_size
+        self._resumed_state: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # the trainer says which epoch it is between asking for this iterator and its first batch
+        # this runs at the first batch, as the trainer sets the epoch only after it has asked for the iterator
         skipped = 0
-        if self._resumed is not None and self._resumed["epoch"] == self.sampler.epoch:
-            skipped = self._resumed["batches"] * self._resumed["batch_size"]
-            if isinstance(self.sampler, _BatchesSampler):  # whose batches must stay whole
-                skipped -= skipped % self._size
-        self._resumed = None
+        state = self._resumed_state
+        if state is not None and state["epoch"] == self.sampler.epoch:
+            skipped = state["batches"] * state["batch_size"]
+            if isinstance(self.sampler, _BatchesSampler):  # whose batches must not be split
+                skipped -= skipped % self._batch_size
+        self._resumed_state = None
         self.sampler.skipped = skipped
-        self._batches = skipped // self._size
+        self._batches_done = skipped // self._batch_size
         for batch in super().__iter__():
-            self._batches += 1
+            self._batches_done += 1
             yield batch
 
     def with_dataset(self, dataset: Dataset[Any]) -> "SeededLoader":
-        """Returns a loader of another data set of the same length, which stands where this one does.
-
-        It reads in the process itself.
-        """
+        """Returns a loader of another data set of the same length, at the same position, without worker processes."""
         sampler = self.sampler
         other = SeededLoader(
             dataset,
-            self._size,
+            self._batch_size,
             shuffle=sampler.shuffle,
             batches=sampler.batches if isinstance(sampler, _BatchesSampler) else None,
             seed=sampler.seed,
@@ -100,49 +99,49 @@ class SeededLoader(DataLoader[Any]):
         return other
 
     def copy_position(self, other: "SeededLoader") -> None:
-        """Takes the place of another loader of as many samples: its epoch, and the batches of it that are done."""
+        """Copies the position of another loader of as many samples: its epoch and how many of its batches are done."""
         self.sampler.set_epoch(other.sampler.epoch)
-        self._batches, self._resumed = other._batches, other._resumed
+        self._batches_done, self._resumed_state = other._batches_done, other._resumed_state
 
     @property
     def samples(self) -> Dataset[Any]:
-        """The data set that was passed."""
+        """The data set that was passed to the constructor."""
         return self.dataset.dataset  # type: ignore[attr-defined, no-any-return]
 
     def state_dict(self) -> dict[str, int]:
-        """Returns where the loader stands: its seed, the epoch, and the batches of it that are done."""
+        """Returns the seed, the epoch, how many of its batches are done, and the batch size."""
         return {
             "seed": self.sampler.seed,
             "epoch": self.sampler.epoch,
-            "batches": self._batches,
-            "batch_size": self._size,
+            "batches": self._batches_done,
+            "batch_size": self._batch_size,
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from `state_dict`, where the trainer asks for the same epoch, or else from the start of another."""
+        """Resumes the saved epoch at its next batch; any other epoch that is set begins at its first batch."""
         self.sampler.seed = state["seed"]
-        self._resumed = state
+        self._resumed_state = state
 
 
 def seeded_rows(
     dataset: Dataset[Any], rows: list[int], seeds: list[int], batch_size: int, **settings: Any
 ) -> DataLoader[Any]:
-    """Deals out some samples of a data set, in order, each with random numbers by its seed and its index alone.
+    """Returns a loader of some samples of a data set, in order, each seeded by its own seed and its index.
 
     Args:
         dataset: A map-style data set.
         rows: Indices of the samples.
-        seeds: A seed for each of them.
-        batch_size: Samples a batch.
+        seeds: Seed of each of these samples.
+        batch_size: Samples per batch.
         **settings: Further settings of torch's `DataLoader`.
     """
     keys = [(row, hash((seed, row)) % 2**32) for row, seed in zip(rows, seeds, strict=True)]
-    # with a generator of its own it draws nothing from the global one
+    # with its own generator the loader draws nothing from the global one
     return DataLoader(_SeededDataset(dataset), batch_size, sampler=keys, generator=torch.Generator(), **settings)
 
 
 class _SeededSampler(DistributedSampler[tuple[int, int]]):
-    """Gives each index with the seed of its sample; a distributed sampler, so that Lightning leaves it as it is."""
+    """Yields the index and the seed of each sample; a `DistributedSampler`, so that Lightning does not replace it."""
 
     def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int, shuffle: bool, seed: int) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle, seed)
@@ -158,7 +157,7 @@ class _SeededSampler(DistributedSampler[tuple[int, int]]):
 
 
 class _BatchesSampler(_SeededSampler):
-    """Gives the samples of batches that are made for an epoch, as many in each process."""
+    """Yields the samples of an epoch's batches, the same number of batches in each process."""
 
     def __init__(
         self,
@@ -195,7 +194,7 @@ class _SeededDataset(Dataset[Any]):
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
         """Returns the samples of a batch."""
-        with nullcontext() if get_worker_info() is not None else _random_state_kept():
+        with nullcontext() if get_worker_info() is not None else _preserved_random_state():
             return [self._sample(*key) for key in keys]
 
     def _sample(self, index: int, seed: int) -> Any:
@@ -204,7 +203,7 @@ class _SeededDataset(Dataset[Any]):
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _preserved_random_state() -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -217,4 +216,4 @@ def _random_state_kept() -> Iterator[None]:
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # a sample is made on the CPU
+    torch.default_generator.manual_seed(seed)  # samples are read on the CPU

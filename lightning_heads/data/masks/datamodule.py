@@ -1,4 +1,4 @@
-"""What the data modules of images and masks share."""
+"""Base class of data modules of images and segmentation masks."""
 
 import inspect
 import warnings
@@ -8,7 +8,8 @@ from typing import Any, Literal
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..images.datamodule import ImageData, Resize
+from ...utils.arguments import Unpack, forwards
+from ..images.datamodule import ImageData, LoadingArgs
 from ..images.dataset import ImageDataset
 from ..images.reading import ImageReadError, verify
 from ..samples.samples import Samples
@@ -18,35 +19,43 @@ from .codes import MaskCodes
 from .dataset import MaskDataset, files_of
 
 
-class MaskData(ImageData):
-    """Loaders over images and their masks. A subclass finds the files and passes them on.
+class MaskLoadingArgs(LoadingArgs, total=False):
+    """Arguments of `ImageData` that `MaskData` passes on to it."""
 
-    A batch is the images, float `(b, c, h, w)` in 0..1, and their masks: class indices, long `(b, h, w)`, or with
-    several labels float `(b, num_classes, h, w)` of 0 and 1. Pixels that are padded, or whose class is unknown, are
-    `ignore_index`. Images to predict come whole, one a batch: at the scale of those in training, but neither cut nor
-    padded, so that a prediction can be resized to the size of its file.
+    predict_root: str | Path | None
+
+
+class MaskDataArgs(MaskLoadingArgs, total=False):
+    """Arguments of `MaskData` that its subclasses pass on to it."""
+
+    ignore_index: int | None
+    batch_size: int
+
+
+@forwards(MaskLoadingArgs, to=ImageData)
+class MaskData(ImageData):
+    """Base class of the data modules of segmentation: builds the data loaders from images and their masks.
+
+    A subclass finds the files and passes them to the constructor. A batch consists of the images, float `(b, c, h, w)`
+    in 0..1, and their masks: class indices, long `(b, h, w)`, or for multi-label masks float `(b, num_classes, h, w)`
+    of 0 and 1. Pixels of padding and of unknown class have the value `ignore_index`. Images to predict are loaded one
+    per batch: scaled as in training, but neither cropped nor padded, so that a prediction can be resized to the size of
+    its file.
+
+    `augmentation` is called with a training image and its mask and transforms both alike: a transform of torchvision's
+    `v2`, or a module that takes `tv_tensors`; see `MaskDataset`.
 
     Args:
-        samples: Images of each split, and of each its mask, or one for each class.
-        codes: Reads the masks.
-        ignore_index: Target of pixels that loss and metrics leave out. With None, padding is class 0, and nothing can
-            be ignored.
-        predict_root: See `ImageData`.
-        image_size: See `ImageData`.
-        batch_size: See `ImageData`.
-        num_workers: See `ImageData`.
-        resize: See `ImageData`; `none` suits large photographs that are predicted at their own scale.
-        augmentation: Changes a training image and its mask alike, called with both: a transform of torchvision's `v2`,
-            or a module that takes `tv_tensors`; see `MaskDataset`. fastai's `AugTransforms` by default.
-        augment: See `ImageData`.
-        channels: See `ImageData`.
-        on_error: Whether a pair with a missing or unusable file stops the run, or every pair is checked first and
-            those are reported and left out.
+        samples: Images of each split, with the mask of each image, or its masks of all classes.
+        codes: Reads masks as class indices.
+        ignore_index: Target of pixels that the loss and metrics ignore: padding, and pixels of unknown class. With None
+            padding is class 0, and no values of masks can be ignored.
+        batch_size: Images in a batch.
 
     Raises:
         FileNotFoundError: If masks are missing.
         TypeError: If `augmentation` does not take an image and a mask.
-        ValueError: If `ignore_index` is a class, or needed and None.
+        ValueError: If `ignore_index` is a class index, or None although values of masks are ignored.
     """
 
     def __init__(
@@ -55,41 +64,30 @@ class MaskData(ImageData):
         codes: MaskCodes,
         *,
         ignore_index: int | None = 255,
-        predict_root: str | Path | None = None,
-        image_size: int | tuple[int, int] = 224,
         batch_size: int = 16,
-        num_workers: int | None = None,
-        resize: Resize = "crop",
-        augmentation: nn.Module | None = None,
-        augment: bool = True,
-        channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Unpack[MaskLoadingArgs],
     ) -> None:
         classes = 2 if codes.multilabel else len(codes.class_names)
         if ignore_index is None and codes.ignore:
             raise ValueError("Expected `ignore_index` to be a number, as `ignore` lists codes, but got None")
         if ignore_index is not None and 0 <= ignore_index < classes:
-            raise ValueError(f"Expected `ignore_index` to be no target from 0 to {classes - 1}, but got {ignore_index}")
-        if augmentation is not None:
-            _require_both(augmentation)
+            raise ValueError(
+                f"Expected `ignore_index` to be no class index (0 to {classes - 1}), but got {ignore_index}"
+            )
+        if (augmentation := loading.get("augmentation")) is not None:
+            _check_takes_mask(augmentation)
         super().__init__(
-            {split: _existing(part, split, on_error) for split, part in samples.items()},
+            {split: _with_masks(part, split, loading.get("on_error", "raise")) for split, part in samples.items()},
             codes.class_names,
-            predict_root=predict_root,
-            image_size=image_size,
             batch_size=batch_size,
-            num_workers=num_workers,
-            resize=resize,
-            augmentation=augmentation,
-            augment=augment,
-            channels=channels,
-            on_error=on_error,
+            images_per_class=None,
+            **loading,
         )
         self.codes, self.ignore_index = codes, ignore_index
 
     @property
     def multilabel(self) -> bool:
-        """Whether a pixel has any number of the classes."""
+        """Whether a pixel may have any number of classes."""
         return self.codes.multilabel
 
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -115,8 +113,8 @@ class MaskData(ImageData):
         return verify(len(paths), self._dataset(split).read, self.num_workers)
 
 
-def _existing(samples: Samples, split: Split, on_error: str) -> Samples:
-    """Returns the samples whose masks are there."""
+def _with_masks(samples: Samples, split: Split, on_error: str) -> Samples:
+    """Returns the samples if all masks exist; else raises, or with `on_error` `skip` warns and drops those without."""
     missing = {}
     for i, mask in enumerate(samples.targets):
         if absent := [file for file in files_of(mask) if not file.is_file()]:
@@ -137,7 +135,7 @@ def _existing(samples: Samples, split: Split, on_error: str) -> Samples:
     return samples[[i for i in range(len(samples.paths)) if i not in missing]]
 
 
-def _require_both(augmentation: nn.Module) -> None:
+def _check_takes_mask(augmentation: nn.Module) -> None:
     try:
         inspect.signature(augmentation.forward).bind(None, None)
     except TypeError:

@@ -17,20 +17,20 @@ from .reading import MaskReadError
 
 
 class MaskDataset(Dataset[Any]):
-    """Image files with their masks: gives `(image, mask)`.
+    """Data set of image files and mask files: returns `(image, mask)`.
 
-    A mask is long `(h, w)`, or float `(c, h, w)` of 0 and 1 for several labels. What `size` and `augment` fill in gets
-    `ignore_index`, as do pixels of unknown class; without it, what is filled in is class 0.
+    A mask is long `(h, w)`, or for multi-label masks float `(c, h, w)` of 0 and 1. Pixels that `size` and `augment`
+    fill in, and pixels of unknown class, get `ignore_index`; if it is None, filled pixels are class 0.
 
     Args:
-        paths: The images.
-        masks: A mask of each, or one for each class.
-        codes: Reads the masks.
-        ignore_index: Target of pixels that are left out of losses and metrics, or None.
+        paths: The image files.
+        masks: The mask file of each image, or its mask files of all classes.
+        codes: Reads masks as class indices.
+        ignore_index: Target of pixels that losses and metrics ignore, or None.
         channels: Channels of the images to read; see `read_image`.
-        size: Brings a uint8 image and its mask to their size.
-        augment: Changes a float image in 0..1 and its mask alike, or None. They come as torchvision's `tv_tensors`;
-            the mask is integer `(k + 1, h, w)`, whose last channel is 1 where the class is known; see `MaskCodes`.
+        size: Resizes a uint8 image and its mask.
+        augment: Augments a float image in 0..1 and its mask alike, or None. Both are torchvision's `tv_tensors`; the
+            mask is integer `(k + 1, h, w)`, whose last channel is 1 where the class is known; see `MaskCodes`.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MaskDataset(Dataset[Any]):
         self.paths, self.masks = [*paths], [*masks]
         self.codes, self.ignore_index = codes, ignore_index
         self.channels, self.size, self.augment = channels, size, augment
-        # shared, so that one worker warns for all
+        # in shared memory, so that only one worker process warns
         self._warned = torch.zeros((), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
@@ -63,9 +63,10 @@ class MaskDataset(Dataset[Any]):
         return image.as_subclass(Tensor), self._target(mask.as_subclass(Tensor))
 
     def read(self, index: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        """Reads an image `(c, h, w)` and its mask `(k + 1, h, w)` as they are.
+        """Reads an image `(c, h, w)` and its mask `(k + 1, h, w)` without resizing them.
 
-        Warns, once, of an image that is turned upright without its mask, where their sizes do not tell which is right.
+        Warns once if an image is rotated by its EXIF orientation and its mask, of the same stored size, has none, since
+        the mask may then be misaligned.
 
         Raises:
             ImageReadError: If one of them cannot be read, or their sizes differ.
@@ -73,12 +74,12 @@ class MaskDataset(Dataset[Any]):
         path, files = self.paths[index], files_of(self.masks[index])
         image, mask = read_image(path, self.channels), self.codes.read(files)
         if image.shape[-2:] != mask.shape[-2:]:
-            raise MaskReadError(files[0], _other_size(path, image, mask))
-        if not self._warned and (left := _left_as_is(path, files)):
+            raise MaskReadError(files[0], _size_mismatch(path, image, mask))
+        if not self._warned and (unrotated := _unrotated_mask(path, files)):
             self._warned.fill_(True)
             warnings.warn(
-                f"{path} is turned upright by its EXIF orientation, but its mask {left} has none: if the mask was "
-                "drawn on the image as it is stored, drop that orientation; other images may be alike",
+                f"{path} is turned upright by its EXIF orientation, but its mask {unrotated} has none: if the mask was "
+                "drawn on the image as stored, remove that orientation; other images may have the same problem",
                 stacklevel=2,
             )
         return tv_tensors.Image(image), tv_tensors.Mask(mask)
@@ -90,7 +91,8 @@ class MaskDataset(Dataset[Any]):
         return target.where(mask[-1] == 1, self.ignore_index)
 
 
-def _other_size(path: Path, image: Tensor, mask: Tensor) -> str:
+def _size_mismatch(path: Path, image: Tensor, mask: Tensor) -> str:
+    """Returns the reason of an error for a mask that differs in size from its image."""
     height, width = image.shape[-2:]
     h, w = mask.shape[-2:]
     reason = f"it is {w}x{h} pixels, while {path} is {width}x{height}"
@@ -100,14 +102,14 @@ def _other_size(path: Path, image: Tensor, mask: Tensor) -> str:
     return reason
 
 
-def _left_as_is(path: Path, files: Sequence[Path]) -> Path | None:
-    """Returns the first mask that is stored as large as its image, and not turned upright while the image is."""
-    size, orientation = _header(path)
-    return next((file for file in files if _header(file) == (size, 1)), None) if orientation != 1 else None
+def _unrotated_mask(path: Path, files: Sequence[Path]) -> Path | None:
+    """Returns the first mask of the stored size of its image without an EXIF orientation, if the image has one."""
+    size, orientation = _read_header(path)
+    return next((file for file in files if _read_header(file) == (size, 1)), None) if orientation != 1 else None
 
 
-def _header(path: Path) -> tuple[tuple[int, int], int]:
-    """Returns the width and height that a file stores, and its EXIF orientation, without decoding it."""
+def _read_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Returns the stored width and height of an image file, and its EXIF orientation, without decoding it."""
     with Image.open(path) as file:
         exif = file.getexif() if "exif" in file.info else {}
         return file.size, exif.get(ExifTags.Base.Orientation, 1)

@@ -1,55 +1,49 @@
-"""Images and masks in folders."""
+"""Data module of images and masks in folders."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
-
-from ..images.datamodule import Resize, no_images_error
+from ...utils.arguments import Unpack, forwards
+from ..images.datamodule import no_images_error
 from ..images.reading import find_images, images_by_name
 from ..samples.samples import Samples, hold_out
 from ..samples.split_folders import Split, require_folder, split_names
 from .codes import Code, Codes, MaskCodes
-from .datamodule import MaskData
+from .datamodule import MaskData, MaskDataArgs
 from .dataset import files_of
 
 
+@forwards(MaskDataArgs, to=MaskData)
 class MaskFolderData(MaskData):
-    """Images and masks for segmentation: `root/images/**` and `root/masks/**`, alike but for the suffix.
+    """Images and masks for segmentation: `root/images/**` and `root/masks/**`, of equal paths except for the suffix.
 
-    Splits are folders on either level, `root/train/images` or `root/images/train`, and masks lie alike. Without a
-    validation folder, a share of the training images is set aside, seeded. Masks without an image are left out.
+    Folders of the splits may be on either level, for images and masks alike: `root/train/images` or
+    `root/images/train`. Without a folder for validation or test, that fraction of the training images is held out,
+    seeded. Masks without an image are not used.
 
     >>> data = MaskFolderData("camvid", masks="labels/{stem}_P.png", codes=["sky", "road"])  # doctest: +SKIP
     >>> data = MaskFolderData("cells", codes={"background": 0, "cell": 255})  # doctest: +SKIP
 
     Args:
-        root: The folder.
-        images: Folder of the images in `root`, or in each split's folder; `.` where they lie there themselves.
-        masks: Where the masks are. A folder beside that of the images; or a pattern beside it, with the image's
-            `{stem}`, its `{folder}` within the images, and `{class}` where each class has a mask, as in
-            `masks/{class}/{stem}.png`; or a function of the image's path, fastai's `label_func`.
-        codes: Names of the classes, where masks hold class indices, or each name with its value or color; see
-            `MaskCodes`. `mask_values` counts what masks hold.
-        ignore: Values or colors of pixels whose class is unknown.
-        ignore_index: See `MaskData`.
-        valid_fraction: Share of the images for validation, where there is no folder for it.
-        test_fraction: Share of the images for testing, likewise.
-        seed: Seed of that split.
-        predict_root: See `ImageData`.
-        image_size: See `ImageData`.
-        batch_size: See `ImageData`.
-        num_workers: See `ImageData`.
-        resize: See `MaskData`.
-        augmentation: See `MaskData`.
-        augment: See `ImageData`.
-        channels: See `ImageData`.
-        on_error: See `MaskData`.
+        root: Folder that contains the folders of images and masks, or those of the splits.
+        images: Folder of the images, relative to `root` or to the folder of a split such as `root/train`; `.` if they
+            lie directly in it.
+        masks: Folder of the masks, relative to `root` or to the folder of a split such as `root/train`; or a pattern of
+            their paths, also relative to it, with the image's `{stem}`, its `{folder}` relative to that of the images,
+            and `{class}` if there is a mask per class, as in `masks/{class}/{stem}.png`; or a function from the path of
+            an image to that of its mask, fastai's `label_func`.
+        codes: Names of the classes, or how many there are, if masks contain class indices; or a mapping from each name
+            to its value, or to its color `[red, green, blue]`. With a mask per class, masks contain 0 and either 1 or
+            255, or 0 (black) and the value or color that is given. `mask_values` counts the values in masks.
+        ignore: Values or colors of pixels whose class is unknown; their target is `ignore_index`.
+        valid_fraction: Fraction of the training images to hold out for validation, if there is no folder for it.
+        test_fraction: Fraction of the training images to hold out for testing, if there is no folder for it.
+        seed: Seed of the random split.
 
     Raises:
         FileNotFoundError: If a folder or a mask is missing.
-        ValueError: If there are no images, an image has several masks, or several images have one mask.
+        ValueError: If there are no images, an image has several masks, or several images share a mask.
     """
 
     def __init__(
@@ -60,44 +54,26 @@ class MaskFolderData(MaskData):
         masks: str | Path | Callable[[Path], Path] = "masks",
         codes: Codes,
         ignore: Sequence[Code] = (),
-        ignore_index: int | None = 255,
         valid_fraction: float = 0.2,
         test_fraction: float = 0.0,
         seed: int = 42,
-        predict_root: str | Path | None = None,
-        image_size: int | tuple[int, int] = 224,
-        batch_size: int = 16,
-        num_workers: int | None = None,
-        resize: Resize = "crop",
-        augmentation: nn.Module | None = None,
-        augment: bool = True,
-        channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Unpack[MaskDataArgs],
     ) -> None:
         masks = str(masks) if isinstance(masks, Path) else masks
-        reads = MaskCodes(codes, ignore, multilabel=isinstance(masks, str) and "{class}" in masks)
+        mask_codes = MaskCodes(codes, ignore, multilabel=isinstance(masks, str) and "{class}" in masks)
         found = {
-            split: _pairs(beside, folder, beside / images, masks, reads)
-            for split, (beside, folder) in _folders(Path(root), images).items()
+            split: _find_pairs(base, folder, base / images, masks, mask_codes)
+            for split, (base, folder) in _folders(Path(root), images).items()
         }
         super().__init__(
             hold_out(found, valid_fraction, test_fraction, seed),
-            reads,
-            ignore_index=ignore_index,
-            predict_root=predict_root,
-            image_size=image_size,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            resize=resize,
-            augmentation=augmentation,
-            augment=augment,
-            channels=channels,
-            on_error=on_error,
+            mask_codes,
+            **loading,
         )
 
 
 def _folders(root: Path, images: str) -> dict[Split, tuple[Path, Path]]:
-    """Returns what each split's masks are beside, and the folder of its images."""
+    """Returns for each split the folder that its masks are relative to, and the folder of its images."""
     require_folder(root, "root")
     if outer := split_names(lambda name: root / name / images):
         return {split: (root / name, root / name / images) for split, name in outer.items()}
@@ -107,23 +83,33 @@ def _folders(root: Path, images: str) -> dict[Split, tuple[Path, Path]]:
     return {"train": (root, root / images)}
 
 
-def _pairs(beside: Path, folder: Path, home: Path, masks: str | Callable[[Path], Path], codes: MaskCodes) -> Samples:
-    """Finds the images of a folder and the mask of each, whether it is there or not."""
+def _find_pairs(
+    base: Path, folder: Path, image_root: Path, masks: str | Callable[[Path], Path], codes: MaskCodes
+) -> Samples:
+    """Finds the images in a folder and the path of each one's mask, whether that file exists or not.
+
+    Args:
+        base: Folder that the masks are relative to.
+        folder: Folder of the images of a split.
+        image_root: Folder that the images' paths are relative to in a pattern, or when they are matched to masks.
+        masks: Folder, pattern or function; see `MaskFolderData`.
+        codes: Codes of the masks.
+    """
     paths = find_images(folder)
     targets: list[Any]
     if callable(masks):
         targets = [Path(masks(path)) for path in paths]
     elif codes.multilabel:
-        targets = [tuple(beside / _fill(masks, path, home, name) for name in codes.class_names) for path in paths]
+        targets = [tuple(base / _fill(masks, path, image_root, name) for name in codes.class_names) for path in paths]
     elif "{" in masks:
-        targets = [beside / _fill(masks, path, home) for path in paths]
+        targets = [base / _fill(masks, path, image_root) for path in paths]
     else:
-        require_folder(beside / masks, "masks")
-        paths = [path for path in paths if beside / masks not in path.parents]
-        targets = _by_name(beside / masks, paths, home)
-    # masks may lie among the images
-    others = {file for path, mask in zip(paths, targets, strict=True) for file in files_of(mask) if file != path}
-    found = Samples(paths, targets)[[i for i, path in enumerate(paths) if path not in others]]
+        require_folder(base / masks, "masks")
+        paths = [path for path in paths if base / masks not in path.parents]
+        targets = _match_names(base / masks, paths, image_root)
+    # masks may be in the folder of the images
+    mask_files = {file for path, mask in zip(paths, targets, strict=True) for file in files_of(mask) if file != path}
+    found = Samples(paths, targets)[[i for i, path in enumerate(paths) if path not in mask_files]]
     if not found.paths:
         raise no_images_error(folder)
     owners: dict[Path, Path] = {}
@@ -134,9 +120,9 @@ def _pairs(beside: Path, folder: Path, home: Path, masks: str | Callable[[Path],
     return found
 
 
-def _fill(pattern: str, path: Path, home: Path, name: str | None = None) -> str:
-    """Fills a pattern in for an image, and the class of the name."""
-    fields = {"stem": path.stem, "folder": path.parent.relative_to(home).as_posix(), "class": name}
+def _fill(pattern: str, path: Path, image_root: Path, name: str | None = None) -> str:
+    """Fills in the pattern of a mask's path for an image, and for the class `name` if there is a mask per class."""
+    fields = {"stem": path.stem, "folder": path.parent.relative_to(image_root).as_posix(), "class": name}
     try:
         return pattern.format(**fields)
     except (KeyError, IndexError, ValueError) as error:
@@ -145,8 +131,8 @@ def _fill(pattern: str, path: Path, home: Path, name: str | None = None) -> str:
         ) from error
 
 
-def _by_name(folder: Path, paths: list[Path], home: Path) -> list[Path]:
-    """Returns the mask of the same path within its folder, whatever its suffix."""
+def _match_names(folder: Path, paths: list[Path], image_root: Path) -> list[Path]:
+    """Returns the mask at each image's relative path with any suffix, or with the suffix `.*` if there is none."""
     found = images_by_name(folder)
-    keys = [path.relative_to(home).with_suffix("") for path in paths]
+    keys = [path.relative_to(image_root).with_suffix("") for path in paths]
     return [found.get(key, folder / f"{key}.*") for key in keys]

@@ -1,4 +1,4 @@
-"""Reading the masks of segmentation, whatever their mode, without changing a value."""
+"""Reads segmentation masks of any mode, without changing their values."""
 
 import re
 from collections.abc import Sequence
@@ -27,46 +27,48 @@ class MaskReadError(ImageReadError):
 
 
 def read_mask(path: str | Path, colors: bool = False) -> Values:
-    """Reads a mask as the integers that it holds `(h, w)`, or as colors `(h, w, 3)`.
+    """Reads the values of a mask as integers `(h, w)`, or as colors `(h, w, 3)`.
 
-    A palette gives its indices, one bit gives 0 and 1, and 16 bits are kept. Without `colors`, RGB must be gray, as
-    drawing programs save it. Transparency is left out, and the mask is turned upright by its EXIF orientation.
+    A palette image is read as palette indices, a 1-bit image as 0 and 1, and 16 bits are kept. Without `colors`, an RGB
+    image must be gray, as drawing programs save such masks. Transparency is ignored, and the mask is turned upright by
+    its EXIF orientation.
 
     Args:
         path: The file.
-        colors: Whether to read RGB; a palette then gives its colors.
+        colors: Whether to read RGB colors, of a palette image those of the palette.
 
     Raises:
-        MaskReadError: If the file is missing, empty or no image, is colored where numbers are asked for, has several
-            channels of 16 bits, or holds negative numbers or fractions.
+        MaskReadError: If the file is missing, empty or not an image, has colors without `colors` or more than 8 bits
+            with it, has several channels of 16 bits, or has negative or fractional numbers.
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise MaskReadError(path, "the file is empty")
         with Image.open(path) as file:
-            deep = any(re.search(";16[BLN]", str(args)) for *_, args in file.tile)  # gone once it is decoded
+            is_16_bit = any(re.search(";16[BLN]", str(args)) for *_, args in file.tile)  # not available after decoding
             image = ImageOps.exif_transpose(file)
-            wide = image.mode.startswith("I") or image.mode == "F"
-            if deep and not wide:
+            exceeds_8_bits = image.mode.startswith("I") or image.mode == "F"
+            if is_16_bit and not exceeds_8_bits:
                 raise MaskReadError(
-                    path, "it has 16 bits a channel, of which 8 would be read; save it as gray, or in 8"
+                    path,
+                    "it has 16 bits per channel, of which only 8 would be read; save it as grayscale, or with 8 bits",
                 )
-            if colors and not wide:
+            if colors and not exceeds_8_bits:
                 return np.array(image.convert("RGB"))
-            if image.mode not in ("1", "L", "LA", "P", "PA") and not wide:
+            if image.mode not in ("1", "L", "LA", "P", "PA") and not exceeds_8_bits:
                 image = image.convert("RGB")
             values = np.array(image)
     except MaskReadError:
         raise
-    except Exception as error:  # on broken files, decoders raise whatever their libraries do
+    except Exception as error:  # decoders raise errors of many types for broken files
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"reading it failed: {error}"
         raise MaskReadError(path, reason) from error
     if colors:
         raise MaskReadError(path, "it has numbers of more than 8 bits, where its classes are given as colors")
     if image.mode == "RGB":
         return _gray(path, values)
-    if wide:
+    if exceeds_8_bits:
         return _integers(path, values)
     return values[..., 0] if values.ndim == 3 else values.astype(np.uint8)
 
@@ -74,13 +76,13 @@ def read_mask(path: str | Path, colors: bool = False) -> Values:
 def mask_values(
     paths: str | Path | Sequence[str | Path], *, colors: bool = False, num_workers: int = 2, progress: bool = True
 ) -> dict[int, int] | dict[tuple[int, int, int], int]:
-    """Counts the pixels of every value, or of every color, that masks hold: what to give as `codes`.
+    """Counts the pixels of each value, or of each color, in masks, to choose the `codes` of a data module by.
 
     Args:
         paths: The files, or a folder that is searched recursively.
         colors: Whether to count colors `(r, g, b)`; see `read_mask`.
-        num_workers: Files that are read at once.
-        progress: Whether to show how far it is.
+        num_workers: Number of files that are read at a time.
+        progress: Whether to show a progress bar.
 
     Raises:
         MaskReadError: If a mask cannot be read.
@@ -106,7 +108,7 @@ def mask_values(
 
 
 def pack(colors: Values) -> Values:
-    """Turns colors `(..., 3)` into one integer each, which sort alike."""
+    """Packs colors `(..., 3)` into one integer each, which sort as the colors do."""
     red, green, blue = (colors[..., i].astype(np.int32) for i in range(3))
     packed: Values = red << 16 | green << 8 | blue
     return packed

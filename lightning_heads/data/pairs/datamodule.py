@@ -3,14 +3,15 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ...utils.arguments import Unpack, forwards
 from ..embedding_index import EmbeddingIndex
-from ..images.datamodule import ImageData, Resize
+from ..images.datamodule import ImageData, LoadingArgs
 from ..images.dataset import ImageDataset
 from ..samples.samples import Samples, hold_out
 from ..samples.split_folders import Split
@@ -19,6 +20,32 @@ from .dataset import DrawnPairs, PairedImages, nearest_of_others
 from .listed import check_listed, indices_of, read_pair_list, take_listed
 
 
+class PairLoadingArgs(LoadingArgs, total=False):
+    """Arguments of `ImageData` that `PairData` passes on to it."""
+
+    batch_size: int
+
+
+class PairingArgs(PairLoadingArgs, total=False):
+    """Arguments of `PairData` that all its subclasses pass on to it."""
+
+    same_fraction: float
+    pairs: str | Path | None
+    hard_negative_fraction: float
+    neighbors: str | Path | None
+    num_neighbors: int
+    seed: int
+    predict_pairs: str | Path | None
+
+
+class PairDataArgs(PairingArgs, total=False):
+    """Arguments of `PairData` that `PairFolderData` passes on to it."""
+
+    valid_fraction: float
+    test_fraction: float
+
+
+@forwards(PairLoadingArgs, to=ImageData)
 class PairData(ImageData):
     """Loaders over pairs of images. A subclass finds the images and their classes and passes them on.
 
@@ -45,14 +72,6 @@ class PairData(ImageData):
         seed: Seed of that split, and of the validation and test pairs.
         predict_pairs: A csv file of pairs of any images to predict: columns `first` and `second`, paths relative to
             `root`. By default the pairs of the test.
-        image_size: See `ImageData`.
-        batch_size: Pairs a batch.
-        num_workers: See `ImageData`.
-        resize: See `ImageData`.
-        augmentation: See `ImageData`.
-        augment: See `ImageData`.
-        channels: See `ImageData`.
-        on_error: See `ImageData`; pairs of an image that is left out are left out too.
 
     Raises:
         FileNotFoundError: If a list or an image that it names is missing.
@@ -75,14 +94,7 @@ class PairData(ImageData):
         test_fraction: float = 0.0,
         seed: int = 42,
         predict_pairs: str | Path | None = None,
-        image_size: int | tuple[int, int] = 224,
-        batch_size: int = 64,
-        num_workers: int | None = None,
-        resize: Resize = "crop",
-        augmentation: nn.Module | None = None,
-        augment: bool = True,
-        channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Unpack[PairLoadingArgs],
     ) -> None:
         listed = {} if pairs is None else read_pair_list(Path(pairs), root, "pairs")
         if not 0 <= hard_negative_fraction <= 1:
@@ -100,14 +112,9 @@ class PairData(ImageData):
         super().__init__(
             samples,
             ["different", "same"],
-            image_size=image_size,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            resize=resize,
-            augmentation=augmentation,
-            augment=augment,
-            channels=channels,
-            on_error=on_error,
+            predict_root=None,
+            images_per_class=None,
+            **loading,
         )
         self.image_classes, self.root, self.listed = [*image_classes], root, listed
         self.same_fraction, self.hard_negative_fraction, self.seed = same_fraction, hard_negative_fraction, seed

@@ -1,17 +1,15 @@
 """Pairs of images that a csv file lists with their classes."""
 
 from pathlib import Path
-from typing import Literal
 
-from torch import nn
-
-from ..images.datamodule import Resize
+from ...utils.arguments import Unpack, forwards
 from ..images.table import classes_of
 from ..samples.csv_table import paths_of, read_table, row_location, split_column
 from ..samples.samples import Samples
-from .datamodule import PairData
+from .datamodule import PairData, PairingArgs
 
 
+@forwards(PairingArgs, to=PairData)
 class PairTableData(PairData):
     """Pairs of images, listed in a csv file with a header: a path, and the class.
 
@@ -24,23 +22,8 @@ class PairTableData(PairData):
         label: Column of the class name.
         split: Column that says `train`, `valid` or `test`; else shares are set aside, seeded and stratified by class.
         delimiter: What separates the columns.
-        same_fraction: See `PairData`.
-        pairs: See `PairData`.
-        hard_negative_fraction: See `PairData`.
-        neighbors: See `PairData`.
-        num_neighbors: See `PairData`.
         valid_fraction: Share of the images for validation, where there is no `split`.
         test_fraction: Share of the images for testing, likewise.
-        seed: See `PairData`.
-        predict_pairs: See `PairData`.
-        image_size: See `ImageData`.
-        batch_size: Pairs a batch.
-        num_workers: See `ImageData`.
-        resize: See `ImageData`.
-        augmentation: See `ImageData`.
-        augment: See `ImageData`.
-        channels: See `ImageData`.
-        on_error: See `PairData`.
 
     Raises:
         FileNotFoundError: If the table or a list is missing, or an image that they name.
@@ -56,23 +39,9 @@ class PairTableData(PairData):
         label: str = "label",
         split: str | None = None,
         delimiter: str = ",",
-        same_fraction: float = 0.5,
-        pairs: str | Path | None = None,
-        hard_negative_fraction: float = 0.0,
-        neighbors: str | Path | None = None,
-        num_neighbors: int = 10,
         valid_fraction: float = 0.2,
         test_fraction: float = 0.0,
-        seed: int = 42,
-        predict_pairs: str | Path | None = None,
-        image_size: int | tuple[int, int] = 224,
-        batch_size: int = 64,
-        num_workers: int | None = None,
-        resize: Resize = "crop",
-        augmentation: nn.Module | None = None,
-        augment: bool = True,
-        channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **pairing: Unpack[PairingArgs],
     ) -> None:
         table = Path(table)
         root = table.parent if root is None else Path(root)
@@ -84,23 +53,9 @@ class PairTableData(PairData):
             everything.split(split_column(rows, split, table)) if split else {"train": everything},
             image_classes,
             root,
-            same_fraction=same_fraction,
-            pairs=pairs,
-            hard_negative_fraction=hard_negative_fraction,
-            neighbors=neighbors,
-            num_neighbors=num_neighbors,
             valid_fraction=0.0 if split else valid_fraction,
             test_fraction=0.0 if split else test_fraction,
-            seed=seed,
-            predict_pairs=predict_pairs,
-            image_size=image_size,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            resize=resize,
-            augmentation=augmentation,
-            augment=augment,
-            channels=channels,
-            on_error=on_error,
+            **pairing,
         )
 
 

@@ -1,13 +1,14 @@
 """Image-to-image training data made from photographs."""
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ...utils.arguments import Unpack, forwards
 from ..images.datamodule import ImageData, Resize, no_images_error
 from ..images.dataset import ImageDataset
 from ..images.reading import ImageReadError, find_images, images_by_name, verify
@@ -21,6 +22,15 @@ from .dataset import RestorationDataset
 _CHANNEL_NAMES = {1: ["gray"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 
 
+class RestorationLoadingArgs(TypedDict, total=False):
+    """Arguments of `ImageData` that `RestorationData` passes on to it."""
+
+    num_workers: int | None
+    augment: bool
+    on_error: Literal["raise", "skip"]
+
+
+@forwards(RestorationLoadingArgs, to=ImageData)
 class RestorationData(ImageData):
     """Bad images with the good ones to make of them: made from any folder of photographs, or two parallel folders.
 
@@ -44,16 +54,13 @@ class RestorationData(ImageData):
             are cut at their center; where some are smaller than `image_size`, each is in a batch of its own too.
         predict_root: A folder of bad images, searched recursively, or one, to restore; for super-resolution they are
             enlarged first, for colorization their luminance is taken. By default the inputs of the test.
-        image_size: See `ImageData`.
-        batch_size: See `ImageData`.
-        num_workers: See `ImageData`.
+        image_size: Height and width of a training crop, in pixels.
+        batch_size: Images in a batch.
         resize: How images are brought to `image_size`; see `ResizeTo`. By default crops of the photographs as they are.
             Smaller ones are mirrored in training, and left as they are in evaluation, which counts real pixels alone.
         augmentation: Changes a training image before it is degraded; of parallel folders, input and target alike, as
             torchvision's transforms change several images. By default a horizontal flip, which blurs nothing.
-        augment: See `ImageData`.
-        channels: Channels of the photographs; see `ImageData`.
-        on_error: See `ImageData`.
+        channels: Channels of the photographs: 1, 3 or 4.
 
     Raises:
         FileNotFoundError: If there is no such folder, or an image has no target.
@@ -73,12 +80,10 @@ class RestorationData(ImageData):
         predict_root: str | Path | None = None,
         image_size: int | tuple[int, int] = 128,
         batch_size: int = 16,
-        num_workers: int | None = None,
         resize: Resize = "none",
         augmentation: nn.Module | None = None,
-        augment: bool = True,
         channels: int = 3,
-        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Unpack[RestorationLoadingArgs],
     ) -> None:
         if (degradation is None) == (targets is None):
             raise ValueError(
@@ -93,12 +98,11 @@ class RestorationData(ImageData):
             predict_root=predict_root,
             image_size=image_size,
             batch_size=batch_size,
-            num_workers=num_workers,
+            images_per_class=None,
             resize=resize,
             augmentation=augmentation or AugTransforms(max_rotate=0, max_zoom=1, max_lighting=0, max_warp=0),
-            augment=augment,
             channels=channels,
-            on_error=on_error,
+            **loading,
         )
         self.degradation, self.seed, self.whole = degradation, seed, whole
 

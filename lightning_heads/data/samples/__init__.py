@@ -1,1 +1,1 @@
-"""Lists of samples: files and targets, their splits, and csv files that list them."""
+"""Samples as lists of files and targets, their splits, and csv files that list them."""

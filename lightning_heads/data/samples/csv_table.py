@@ -1,4 +1,4 @@
-"""Reading a csv file whose rows are samples."""
+"""Reads csv files whose rows are samples."""
 
 import csv
 from pathlib import Path
@@ -9,11 +9,12 @@ Rows = list[dict[str, str]]
 
 
 def read_table(table: Path, delimiter: str, columns: list[str]) -> Rows:
-    """Reads a csv file with a header, which must name the columns and have a cell of each in every row.
+    """Reads a csv file with a header that has the given columns, and one cell per column in every row.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no csv in UTF-8, a column is missing or there twice, or a row is of other length.
+        ValueError: If it is not csv in UTF-8, a column is missing or repeated, there are no rows, or a row has another
+            number of cells.
     """
     if not table.is_file():
         raise FileNotFoundError(f"Expected `table` to be a csv file, but there is none at {table}")
@@ -39,12 +40,12 @@ def read_table(table: Path, delimiter: str, columns: list[str]) -> Rows:
 
 
 def row_location(table: Path, index: int) -> str:
-    """Says where a row stands, for an error."""
+    """Returns the file and line of a row, for error messages."""
     return f"{table}, line {index + 2}"
 
 
 def paths_of(rows: Rows, root: Path, column: str, table: Path) -> list[Path]:
-    """Returns the images that a column lists, and raises FileNotFoundError where some are missing."""
+    """Returns the paths that a column lists, and raises FileNotFoundError if some of the files are missing."""
     paths = [root / row[column] for row in rows]
     missing = [i for i, path in enumerate(paths) if not path.is_file()]
     if missing:
@@ -57,7 +58,7 @@ def paths_of(rows: Rows, root: Path, column: str, table: Path) -> list[Path]:
 
 
 def split_column(rows: Rows, column: str, table: Path) -> list[list[int]]:
-    """Returns the rows to train on, to validate and to test, by a column that says `train`, `valid` or `test`."""
+    """Returns the row indices of training, validation and test, by a column of `train`, `valid` (or `val`), `test`."""
     order: list[Split] = ["train", "valid", "test"]
     parts: list[list[int]] = [[] for _ in order]
     for i, row in enumerate(rows):
@@ -67,6 +68,6 @@ def split_column(rows: Rows, column: str, table: Path) -> list[list[int]]:
             )
         parts[order.index(SPLIT_NAMES[row[column]])].append(i)
     if not parts[0]:
-        held = ", ".join(dict.fromkeys(row[column] for row in rows))
-        raise ValueError(f"Expected {table} to hold training images, but {column} says {held} alone")
+        values = ", ".join(dict.fromkeys(row[column] for row in rows))
+        raise ValueError(f"Expected {table} to list training images, but the column {column} has only {values}")
     return parts

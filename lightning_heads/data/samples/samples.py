@@ -1,4 +1,4 @@
-"""Files and their targets, split by split."""
+"""Samples of a split: files and their targets."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Samples:
-    """Files and their targets: numbers, `(n,)` or `(n, k)`, or a list with a file each, or a tuple of files."""
+    """Files and their targets: numbers, `(n,)` or `(n, k)`, or a list of a file, or a tuple of files, per sample."""
 
     paths: list[Path]
     targets: Tensor | list[Any]
@@ -32,7 +32,7 @@ class Samples:
         return self.targets.tolist() if isinstance(self.targets, Tensor) else self.targets
 
     def split(self, parts: Sequence[Sequence[int]]) -> dict[Split, "Samples"]:
-        """Returns what each part, of training, validation and test, takes, without the empty ones."""
+        """Returns the samples of each split that is not empty, from the indices of training, validation and test."""
         return {split: self[part] for split, part in zip(_SPLITS, parts, strict=True) if part}
 
 
@@ -43,14 +43,14 @@ def hold_out(
     seed: int,
     keys: Sequence[Hashable] | None = None,
 ) -> dict[Split, Samples]:
-    """Fills validation and test, where they have no samples of their own, from those of training.
+    """Holds out training samples for validation and test, where these have no samples of their own.
 
     Args:
-        found: Samples of each split that there is, training at least.
-        valid_fraction: Share for validation.
-        test_fraction: Share for testing.
+        found: Samples of each split that has any, at least of training.
+        valid_fraction: Fraction of the training samples for validation.
+        test_fraction: Fraction of the training samples for test.
         seed: Seed of the split.
-        keys: What to stratify by, one a training sample; see `stratified_split`, as for what it raises.
+        keys: Key of each training sample to stratify by; none by default. See `stratified_split`, also for the errors.
     """
     train = found["train"]
     fractions = [0.0 if "valid" in found else valid_fraction, 0.0 if "test" in found else test_fraction]

@@ -1,4 +1,4 @@
-"""Folders that are named after the splits of a data set."""
+"""Finds folders named after the splits of a data set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Literal
 
 Split = Literal["train", "valid", "test"]
 
-# What splits are called, by folders and in tables.
+# The split that each name of a folder, or value in a table, stands for.
 SPLIT_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
@@ -17,21 +17,21 @@ def require_folder(root: Path, what: str) -> None:
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """Returns the folder of each split that there is one for, and `root` itself for training where there is none.
+    """Returns the folder of each split that has one, or `root` itself for training if there are no such folders.
 
     Raises:
         FileNotFoundError: If there is no folder `root`.
-        ValueError: If there are folders, but none to train on, or two for validation.
+        ValueError: If there are folders of splits, but none for training, or two for validation.
     """
     require_folder(root, "root")
     return {split: root / name for split, name in split_names(lambda name: root / name).items()} or {"train": root}
 
 
 def split_names(folder_of: Callable[[str], Path]) -> dict[Split, str]:
-    """Returns the name of each split whose folder is there.
+    """Returns the folder name of each split whose folder exists.
 
     Raises:
-        ValueError: If there are folders, but none to train on, or two for validation.
+        ValueError: If there are folders of splits, but none for training, or two for validation.
     """
     found: dict[Split, str] = {}
     for name, split in SPLIT_NAMES.items():
@@ -41,5 +41,5 @@ def split_names(folder_of: Callable[[str], Path]) -> dict[Split, str]:
             found[split] = name
     if found and "train" not in found:
         others = ", ".join(str(folder_of(name)) for name in found.values())
-        raise ValueError(f"Expected a folder to train on, {folder_of('train')}, beside {others}")
+        raise ValueError(f"Expected a folder to train on, {folder_of('train')}, beside {others}, but there is none")
     return found

@@ -1,25 +1,25 @@
-"""Splitting samples into parts, seeded and stratified."""
+"""Seeded stratified split of samples."""
 
 from collections.abc import Hashable, Sequence
 from random import Random
 
 
 def stratified_split(keys: Sequence[Hashable], fractions: Sequence[float], seed: int) -> list[list[int]]:
-    """Splits indices into a rest and one part a fraction, each holding its share of every key to within one sample.
+    """Stratified split of indices into one part per fraction and the remaining indices.
 
-    The shares of all keys add up to the part's own share, also where keys have too few samples for one each. The last
-    sample of a key stays in the rest.
+    Each part has its fraction of the samples of every key to within one sample. Over all keys these add up to the
+    part's fraction, also if keys have too few samples for one in each part. The last sample of a key always remains.
 
     Args:
-        keys: What to stratify by, one a sample.
-        fractions: Share of each part after the first.
-        seed: Seed of the shuffle. The split depends on it and on the order of the samples alone.
+        keys: Key of each sample to stratify by.
+        fractions: Fraction of the samples for each part.
+        seed: Seed of the shuffle. The split depends only on it and on the order of the samples.
 
     Returns:
-        The rest, then a part for each fraction, as sorted indices.
+        The remaining indices, then those of the part of each fraction, sorted.
 
     Raises:
-        ValueError: If fractions are negative, leave nothing, or a part comes out empty.
+        ValueError: If fractions are negative or sum to 1 or more, or a part is empty.
 
     >>> rest, part = stratified_split("aaaabbbb", [0.25], seed=0)
     >>> ["aaaabbbb"[i] for i in part]
@@ -44,6 +44,6 @@ def stratified_split(keys: Sequence[Hashable], fractions: Sequence[float], seed:
     for part, fraction in zip(parts[1:], fractions, strict=True):
         if fraction > 0 and not part:
             raise ValueError(
-                f"Expected a fraction of {fraction} to set samples aside, but of {len(keys)} it leaves none"
+                f"Expected a fraction of {fraction} to hold out a sample at least, but of {len(keys)} it holds out none"
             )
     return [sorted(part) for part in parts]

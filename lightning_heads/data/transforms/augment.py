@@ -1,4 +1,4 @@
-"""Random changes of training images, in one interpolation."""
+"""Random augmentation of training images, with a single interpolation."""
 
 import math
 from typing import Any
@@ -11,16 +11,17 @@ from torchvision.transforms import v2
 
 
 class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Flips, rotates, zooms, warps and relights float images `(..., c, h, w)` in 0..1, as fastai's `aug_transforms`.
+    """Random flip, rotation, zoom, perspective warp, brightness and contrast, as fastai's `aug_transforms`.
 
-    Rotation, zoom and warp are composed and sampled once, bilinearly, with reflected borders; masks move alike and are
-    sampled at the nearest pixel. Brightness and contrast change the logits of the pixels.
+    Inputs are float images `(..., c, h, w)` in 0..1. Rotation, zoom and warp are composed and sampled once, bilinearly,
+    with reflected borders; masks are transformed alike, sampled at the nearest pixel. Brightness and contrast change
+    the logits of the pixels.
 
     Args:
         mult: Factor on `max_rotate`, `max_lighting` and `max_warp`.
         do_flip: Whether to flip.
-        flip_vert: Whether to draw from all eight flips and quarter turns (four where the image is not square) instead
-            of the horizontal flip alone.
+        flip_vert: Whether to draw from all eight flips and quarter turns (four if the image is not square) instead of
+            the horizontal flip only.
         max_rotate: Largest rotation, in degrees.
         min_zoom: Smallest zoom.
         max_zoom: Largest zoom.
@@ -57,7 +58,7 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
         self.p_affine, self.p_lighting = p_affine, p_lighting
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draws one set of changes for all inputs of a call."""
+        """Draws the random parameters, shared by all inputs of a call."""
         height, width = v2.query_size(flat_inputs)
         return {
             "dihedral": self._dihedral(height == width),
@@ -67,7 +68,7 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Applies the changes to an image or a mask; other inputs pass."""
+        """Transforms an image or a mask; other inputs are returned unchanged."""
         if not isinstance(inpt, Tensor):
             return inpt
         mask = isinstance(inpt, tv_tensors.Mask)
@@ -90,7 +91,7 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
         return turns, _chance(0.5)
 
     def _matrix(self, height: int, width: int) -> Tensor | None:
-        """Draws the homography from output to input coordinates in -1..1, or None where nothing changes."""
+        """Draws the homography from output to input coordinates in -1..1; None if it is the identity."""
         matrix = torch.eye(3)
         changed = False
         if self.max_rotate and _chance(self.p_affine):
@@ -122,7 +123,7 @@ class AugTransforms(v2.Transform):  # type: ignore[misc]  # torchvision has no t
 
 
 def dihedral(x: Tensor, turns: int, flip: bool, inverse: bool = False) -> Tensor:
-    """Turns `(..., h, w)` by quarters, then mirrors it left to right; the inverse undoes both.
+    """Rotates `(..., h, w)` by quarter turns, then flips it horizontally; the inverse undoes both.
 
     >>> x = torch.rand(3, 4, 6)
     >>> bool((dihedral(dihedral(x, 1, True), 1, True, inverse=True) == x).all())
@@ -136,9 +137,9 @@ def dihedral(x: Tensor, turns: int, flip: bool, inverse: bool = False) -> Tensor
 
 
 def warp_matrix(x: float, y: float) -> Tensor:
-    """Returns the homography that brings a trapezium back to the square: fastai's change of perspective.
+    """Returns fastai's perspective warp, a homography `(3, 3)` that maps a trapezoid to the square -1..1.
 
-    The corners that it moves to those of -1..1 lie `x` and `y` further out at one end, and further in at the other.
+    The corners of the trapezoid lie `x` and `y` outside those of the square at one end, and inside at the other.
     """
     corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     moved = torch.tensor([[-1 - y, -1 - x], [-1 + y, 1 + x], [1 + y, -1 + x], [1 - y, 1 - x]])
@@ -156,9 +157,9 @@ def _sample(x: Tensor, matrix: Tensor, mode: str) -> Tensor:
     grid = torch.stack([*torch.meshgrid(xs, ys, indexing="xy"), ones], dim=-1) @ matrix.T.to(x.device)
     grid = grid[..., :2] / grid[..., 2:]
     images = x.reshape(1, -1, height, width)
-    kind = images.dtype
+    dtype = images.dtype
     sampled = F.grid_sample(images.float(), grid[None], mode, padding_mode="reflection", align_corners=False)
-    return sampled.to(kind).reshape(x.shape)
+    return sampled.to(dtype).reshape(x.shape)
 
 
 def _chance(p: float) -> bool:

@@ -1,4 +1,4 @@
-"""Ways to spoil a photograph, for a model that learns to restore it."""
+"""Degradations of images that a model learns to restore."""
 
 import math
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ Range = float | tuple[float, float]
 
 
 class Degradation(nn.Module):
-    """Makes a worse image of a good one, float `(c, h, w)` in 0..1, of the same height and width.
+    """Base class: `forward` degrades an image, float `(c, h, w)` in 0..1, and keeps its height and width.
 
-    What is random draws from torch's generator. A subclass has `forward`, and `prepare` where images that are bad
-    already must first be brought to the form that `forward` gives.
+    Random numbers are drawn from torch's generator. A subclass defines `forward`, and `prepare` if images that are
+    already degraded must be converted to the form that `forward` returns.
     """
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Turns a bad image as it lies in its file into an input of the model; here it is one already."""
+        """Converts a degraded image, as read from its file, to an input of the model; unchanged by default."""
         return image
 
 
 class Downscale(Degradation):
-    """Makes an image smaller, stores it in 8 bits, and enlarges it to its size again: for super-resolution.
+    """Downscales an image, rounds it to 8 bits, and upscales it to its size again: for super-resolution.
 
-    Both ways are bicubic, the first one antialiased, as super-resolution is measured. A side that `scale` does not
-    divide is continued by its last pixels until it does, so that `scale` is exact. Images to predict are enlarged.
+    Both steps are bicubic, the first one antialiased, as in benchmarks of super-resolution. A side that `scale` does
+    not divide is padded with its edge pixels until it does, so that `scale` is exact. Images to predict are upscaled.
 
     Args:
-        scale: How many times smaller.
-        jpeg_quality: Quality that the small image is compressed with as JPEG, 1 to 100, or the range that it is drawn
+        scale: Factor by which height and width are divided.
+        jpeg_quality: JPEG quality that the small image is compressed with, 1 to 100, or the range that it is drawn
             from; no compression by default.
 
     Raises:
@@ -50,31 +50,31 @@ class Downscale(Degradation):
         self.jpeg_quality = None if jpeg_quality is None else _check_quality(jpeg_quality)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns the enlarged small image."""
-        small = _shrink(image, self.scale, v2.InterpolationMode.BICUBIC)
+        """Returns the image downscaled and upscaled again."""
+        small = _downscale(image, self.scale, v2.InterpolationMode.BICUBIC)
         if self.jpeg_quality is not None:
             small = _compress(small, _draw_quality(self.jpeg_quality))
-        return self._enlarged(small, image)
+        return self._restore_size(small, image)
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Enlarges a small image."""
-        return _enlarge(image, [round(side * self.scale) for side in image.shape[-2:]])
+        """Upscales a small image by `scale`."""
+        return _upscale(image, [round(side * self.scale) for side in image.shape[-2:]])
 
-    def _enlarged(self, small: Tensor, image: Tensor) -> Tensor:
-        """Enlarges the small image, and leaves out what continued the original."""
+    def _restore_size(self, small: Tensor, image: Tensor) -> Tensor:
+        """Upscales the small image, and crops the padding that was added to `image`."""
         height, width = image.shape[-2:]
         return self.prepare(small)[..., :height, :width]
 
 
 class Crappify(Downscale):
-    """Makes an image smaller, writes a number on it and compresses it as JPEG of that quality: fastai's crappifier.
+    """Downscales an image, draws a number on it and compresses it as JPEG of that quality: fastai's crappifier.
 
-    The model learns to enlarge, to smooth the blocks of the compression and to remove writing.
+    The model learns to upscale, to remove the block artifacts of the compression, and to remove text.
 
     Args:
-        scale: How many times smaller, bilinearly.
-        jpeg_quality: Quality of the compression, 1 to 100, or the range that it is drawn from.
-        text: Whether to write the quality on the image, in white.
+        scale: Factor by which height and width are divided, bilinearly.
+        jpeg_quality: JPEG quality of the compression, 1 to 100, or the range that it is drawn from.
+        text: Whether to draw the quality on the image as white text.
 
     Raises:
         ValueError: If `scale` is not above 1, or the quality is not in 1 to 100.
@@ -89,16 +89,16 @@ class Crappify(Downscale):
         self.text = text
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns the enlarged bad image."""
-        small = _shrink(image, self.scale, v2.InterpolationMode.BILINEAR)
+        """Returns the degraded image at its original size."""
+        small = _downscale(image, self.scale, v2.InterpolationMode.BILINEAR)
         quality = _draw_quality(self.jpeg_quality)
         if self.text:
-            small = _write(small, str(quality))
-        return self._enlarged(_compress(small, quality), image)
+            small = _draw_text(small, str(quality))
+        return self._restore_size(_compress(small, quality), image)
 
 
 class Grayscale(Degradation):
-    """Leaves an image's luminance (ITU-R 601) as its one channel: for colorization.
+    """Converts an image to its luminance (ITU-R 601), a single channel: for colorization.
 
     >>> Grayscale()(torch.rand(3, 48, 64)).shape
     torch.Size([1, 48, 64])
@@ -106,23 +106,23 @@ class Grayscale(Degradation):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns the luminance, `(1, h, w)`."""
-        _require_opaque("Grayscale", image)
+        _require_gray_or_rgb("Grayscale", image)
         return v2.functional.rgb_to_grayscale(image, num_output_channels=1)  # type: ignore[no-any-return]
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Returns the luminance, as of good images."""
+        """Returns the luminance, `(1, h, w)`, as `forward` does."""
         gray: Tensor = self(image)
         return gray
 
 
 class Noise(Degradation):
-    """Adds noise: that of a sensor's counted photons, then gaussian noise; the sum is cut to 0..1.
+    """Adds shot noise (Poisson noise of a sensor's photon counts), then Gaussian noise, and clamps the sum to 0..1.
 
     Args:
-        sigma: Standard deviation of the gaussian noise, where white is 1 (25 / 255 in papers that say 25), or the range
-            that it is drawn from, one for each image.
-        photons: Photons that a white pixel counts on average, or the range that it is drawn from: the fewer, the
-            noisier, as Poisson's distribution has it. None by default: no such noise.
+        sigma: Standard deviation of the Gaussian noise, where white is 1 (25 / 255 for papers' sigma of 25), or the
+            range that it is drawn from for each image.
+        photons: Mean photon count of a white pixel, or the range that it is drawn from for each image; the noise is
+            larger for fewer photons. No shot noise by default.
 
     Raises:
         ValueError: If `sigma` is negative or `photons` not positive.
@@ -148,8 +148,8 @@ class Noise(Degradation):
         return (image + _draw(self.sigma) * torch.randn_like(image)).clamp(0, 1)
 
 
-def _shrink(image: Tensor, scale: float, interpolation: v2.InterpolationMode) -> Tensor:
-    """Returns the smaller image as a file would hold it, uint8."""
+def _downscale(image: Tensor, scale: float, interpolation: v2.InterpolationMode) -> Tensor:
+    """Returns the downscaled image as uint8, as an image file would store it."""
     size = [math.ceil(side / scale) for side in image.shape[-2:]]
     bottom, right = (round(small * scale) - side for small, side in zip(size, image.shape[-2:], strict=True))
     image = v2.functional.pad(image, [0, 0, right, bottom], padding_mode="edge")
@@ -157,25 +157,25 @@ def _shrink(image: Tensor, scale: float, interpolation: v2.InterpolationMode) ->
     return (small.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
-    # torch's bicubic weights are Pillow's and MATLAB's only where it is told to antialias
+def _upscale(image: Tensor, size: Sequence[int]) -> Tensor:
+    # torch's bicubic weights equal those of Pillow and MATLAB only with antialiasing
     image = v2.functional.to_dtype(image, torch.float32, scale=True)
     large: Tensor = v2.functional.resize(image, [*size], v2.InterpolationMode.BICUBIC, antialias=True)
     return large.clamp(0, 1)
 
 
 def _compress(image: Tensor, quality: int) -> Tensor:
-    _require_opaque("JPEG", image)
+    _require_gray_or_rgb("JPEG", image)
     return v2.functional.jpeg(image, quality)  # type: ignore[no-any-return]
 
 
-def _require_opaque(name: str, image: Tensor) -> None:
+def _require_gray_or_rgb(name: str, image: Tensor) -> None:
     if len(image) not in (1, 3):
         raise ValueError(f"Expected images of 1 or 3 channels for {name}, but got {len(image)}")
 
 
-def _write(image: Tensor, text: str) -> Tensor:
-    """Writes in white at a random place of the upper left quarter."""
+def _draw_text(image: Tensor, text: str) -> Tensor:
+    """Draws white text at a random position in the upper left quarter."""
     array = image.movedim(0, -1).numpy()
     canvas = Image.fromarray(array[..., 0] if len(image) == 1 else array)
     x, y = (int(torch.randint(side // 2 + 1, ())) for side in canvas.size)
@@ -193,7 +193,7 @@ def _check_quality(quality: int | tuple[int, int]) -> tuple[int, int]:
 def _check_range(name: str, value: Range) -> tuple[float, float]:
     low, high = (value, value) if isinstance(value, (int, float)) else value
     if low > high:
-        raise ValueError(f"Expected `{name}` to go up, but got {value}")
+        raise ValueError(f"Expected `{name}` to be an ascending range, but got {value}")
     return low, high
 
 

@@ -1,1 +1,1 @@
-"""timm's models as backbones."""
+"""Backbones made from timm's models."""

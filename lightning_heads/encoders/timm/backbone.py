@@ -1,4 +1,4 @@
-"""timm's architectures as backbones, everything derived from their metadata and a forward pass."""
+"""timm's models as backbones, described by their metadata and a forward pass."""
 
 from typing import Any
 
@@ -13,17 +13,18 @@ from .probe import probe, tokens_and_grids
 class TimmBackbone(Backbone):
     """A timm model without its classifier.
 
-    `forward_features` gives the map where its result is one; token sequences, and models with several, go through
-    `forward_intermediates`, which restores the grid. The classifier's input comes from `forward_head`.
+    The last feature map is the output of `forward_features` if that is a map. For models that return token sequences
+    or several tensors it comes from `forward_intermediates`, which restores the grid. The classifier's input comes from
+    `forward_head`.
 
     Args:
         model: A timm model; its classifiers are removed in place.
-        image_size: Size to try it at, in pixels; its own by default.
+        image_size: Height and width for the forward pass, in pixels; by default the model's own.
         in_channels: Channels of the images.
-        readout: Whether `forward` appends the classifier's input where that is more than the map's average.
+        readout: Whether `forward` appends the classifier's input if that is more than the map's average.
 
     Raises:
-        ValueError: If a part is missing that an encoder needs.
+        ValueError: If the model lacks a part that an encoder needs.
     """
 
     body: TimmModel
@@ -64,9 +65,11 @@ class TimmBackbone(Backbone):
         return self._read_out(features, last), self._in_order(maps)
 
     def _levels(self) -> list[int]:
-        """Returns the blocks that the pyramid is taken at, in ascending order."""
+        """Returns the indices of the blocks whose outputs form the pyramid, in ascending order."""
         if not self.meta.pyramid:
-            raise ValueError(f"Expected {self.meta.name} to give intermediate maps, but this release of timm has none")
+            raise ValueError(
+                f"Expected {self.meta.name} to have `forward_intermediates`, but the installed timm lacks it"
+            )
         return sorted(self.meta.pyramid)
 
     def _in_order(self, maps: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""timm's models: creating them, and reading what their metadata says."""
+"""Creates timm models and reads their metadata."""
 
 import inspect
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..backbone import depth_by_definition
 
-# timm's contract is one of attributes, which types of modules cannot say
+# timm's models share attributes and methods that no common type declares
 TimmModel = Any
 
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -29,7 +29,7 @@ def is_timm_model(model: nn.Module) -> bool:
 def create_timm_model(
     name: str, pretrained: bool, image_size: tuple[int, int] | None = None, drop_path_rate: float = 0.0
 ) -> nn.Module:
-    """Creates a timm model that takes varying sizes where it can, else the given one."""
+    """Creates a timm model with dynamic image size if it supports that, else for `image_size`."""
     shared: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     options: list[dict[str, Any]] = [
         {"dynamic_img_size": True},
@@ -38,11 +38,11 @@ def create_timm_model(
     ]
     for extra in options:
         try:
-            with torch.device("meta"):  # costs little, and only the constructor knows what it takes
-                twin: TimmModel = timm.create_model(name, **shared, **extra)
-                _, height, width = twin.pretrained_cfg["input_size"]
-                # a patch that does not divide the model's own size divides no size that it may be given
-                if "dynamic_img_size" in extra and not takes(twin.eval(), torch.zeros(1, 3, height, width)):
+            with torch.device("meta"):  # cheap, and only the constructor knows which options it accepts
+                trial: TimmModel = timm.create_model(name, **shared, **extra)
+                _, height, width = trial.pretrained_cfg["input_size"]
+                # where patches do not divide the model's own size, dynamic sizes do not work at all
+                if "dynamic_img_size" in extra and not takes(trial.eval(), torch.zeros(1, 3, height, width)):
                     continue
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
@@ -63,7 +63,7 @@ def takes(model: TimmModel, x: Tensor) -> bool:
 
 
 def convert_timm_weights(model: TimmModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Runs the architecture's own filter over a state dict, which resizes position embeddings and renames old keys."""
+    """Applies the architecture's `checkpoint_filter_fn`, which resizes position embeddings and renames old keys."""
     module = inspect.getmodule(type(model))
     convert = getattr(module, "checkpoint_filter_fn", None)
     converted: dict[str, Tensor] = weights if convert is None else convert(weights, model)
@@ -71,19 +71,19 @@ def convert_timm_weights(model: TimmModel, weights: dict[str, Tensor]) -> dict[s
 
 
 def timm_first_layers(model: TimmModel) -> tuple[str, ...]:
-    """Returns the names of the layers that see the image, where the metadata is right about them."""
+    """Returns the names of the layers that take the image, or none if the metadata names layers that do not exist."""
     names = _names(model, "first_conv")
     modules = dict(model.named_modules())
     return names if all(name in modules for name in names) else ()
 
 
 def timm_in_channels(model: TimmModel) -> int:
-    """Returns how many channels the images have."""
+    """Returns the number of channels of the input images."""
     layers = timm_first_layers(model)
     layer: nn.Module | None = model.get_submodule(layers[0]) if layers else None
     if not isinstance(layer, nn.Conv2d):
         return 3
-    # such a stem lays the pixels of a block side by side, as channels
+    # a space-to-depth stem moves the pixels of each block into channels
     blocks = [module.bs for module in model.modules() if type(module).__name__ == "SpaceToDepth"]
     return layer.in_channels // blocks[0] ** 2 if blocks else layer.in_channels
 
@@ -94,12 +94,12 @@ def _names(model: TimmModel, key: str) -> tuple[str, ...]:
 
 
 def timm_classifiers(model: TimmModel) -> tuple[str, ...]:
-    """Returns the names of the classifiers."""
+    """Returns the names of the model's classifiers, from its metadata."""
     return _names(model, "classifier")
 
 
 def timm_depths(model: TimmModel) -> dict[str, int]:
-    """Returns the depth of each parameter, by timm's coarse groups or else by definition."""
+    """Returns the depth of each parameter, by timm's coarse groups or else by the order of definition."""
     try:
         matcher = model.group_matcher(coarse=True)
     except (AssertionError, AttributeError, NotImplementedError):

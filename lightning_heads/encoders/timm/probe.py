@@ -1,4 +1,4 @@
-"""What a timm model does, read from one forward pass."""
+"""Determines the metadata of a timm model from its configuration and a forward pass."""
 
 from typing import Any
 
@@ -15,10 +15,11 @@ from .model import TimmModel, takes, timm_classifiers, timm_depths
 def probe(
     model: TimmModel, image_size: tuple[int, int] | None, in_channels: int, readout: bool
 ) -> tuple[EncoderMeta, list[str], list[str]]:
-    """Reads the metadata and runs one image of zeros, in evaluation mode, on the device that the model is on.
+    """Reads a model's configuration and runs one image of zeros, in evaluation mode and on the model's device.
 
-    Returns with it the names of the parameters that what `forward` gives does not depend on, and of the modules that
-    run for it.
+    Returns:
+        The metadata, the names of the parameters that the output of `TimmBackbone.forward` does not depend on, and the
+        names of the modules that run in it.
     """
     cfg = model.pretrained_cfg
     name = cfg.get("architecture") or type(model).__name__
@@ -70,8 +71,8 @@ def probe(
 def _readout(
     model: TimmModel, called: list[str], features: Any, last: Tensor, vector: Tensor, layout: Layout
 ) -> tuple[str, ...]:
-    """Says what the classifier's input has beyond the average of the last map, nothing where it is just that."""
-    parts = _short(model, _owners(model, called))
+    """Returns what the classifier's input has beyond the average of the last map; empty if it is just that average."""
+    parts = _short_names(model, _with_parameters(model, called))
     if getattr(model, "num_prefix_tokens", 0) > 0:
         return ("class token", *parts)
     several = not isinstance(features, Tensor)
@@ -80,7 +81,7 @@ def _readout(
 
 
 def _features(model: TimmModel, x: Tensor) -> tuple[Any, Tensor, Layout]:
-    """Returns the features as the model's head takes them, the last map `(b, c, h, w)`, and the features' layout."""
+    """Returns the input of the model's head, the last feature map `(b, c, h, w)`, and the layout of the former."""
     features = model.forward_features(x)
     layout = _layout(model, features)
     if layout == "tokens":
@@ -90,14 +91,14 @@ def _features(model: TimmModel, x: Tensor) -> tuple[Any, Tensor, Layout]:
 
 
 def tokens_and_grids(model: TimmModel, x: Tensor, indices: int | list[int] = 1) -> tuple[Any, list[Tensor]]:
-    """Returns token sequences as the model's head takes them, and grids of tokens, normalized if possible.
+    """Returns the input of the model's head, and maps of tokens `(b, c, h, w)`, after the final norm if possible.
 
     Args:
         model: A timm model whose layout is `tokens`.
         x: Images `(b, c, h, w)`.
-        indices: Blocks that grids are taken after, in ascending order, or how many of the last.
+        indices: Blocks whose outputs are returned as maps, in ascending order, or the number of last blocks.
     """
-    norm = type(model).__name__ != "Hiera"  # the one that normalizes after pooling only
+    norm = type(model).__name__ != "Hiera"  # which normalizes after pooling only
     features, grids = model.forward_intermediates(x, indices=indices, norm=norm, output_fmt="NCHW")
     return features, grids
 
@@ -112,7 +113,7 @@ def _layout(model: TimmModel, features: Any) -> Layout:
 
 @torch.no_grad()
 def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
-    """Returns every intermediate map, none where the release of timm has no method for them."""
+    """Returns every intermediate map, or none if the installed release of timm lacks the method for this model."""
     if not hasattr(model, "forward_intermediates"):
         return []
     maps: list[Tensor] = model.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
@@ -120,7 +121,7 @@ def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
 
 
 def _multiple(model: TimmModel, x: Tensor, coarsest: int) -> int:
-    """Returns the size that the metadata restricts the model to, where it takes multiples of that alone, else 1."""
+    """Returns the size that the metadata restricts the model to if only its multiples are accepted, else 1."""
     cfg = model.pretrained_cfg
     size: int | None = (cfg.get("min_input_size") or (x.shape if cfg.get("fixed_input_size") else [None]))[-1]
     if size is None:
@@ -129,13 +130,13 @@ def _multiple(model: TimmModel, x: Tensor, coarsest: int) -> int:
         return 1 if takes(model, x.new_zeros(1, x.shape[1], size + coarsest, size + coarsest)) else size
 
 
-def _owners(model: nn.Module, called: list[str]) -> list[str]:
-    """Returns which of the modules that ran hold parameters of their own."""
+def _with_parameters(model: nn.Module, called: list[str]) -> list[str]:
+    """Returns the called modules that directly hold parameters."""
     return [name for name in called if next(model.get_submodule(name).parameters(recurse=False), None) is not None]
 
 
-def _short(model: nn.Module, owners: list[str]) -> tuple[str, ...]:
-    """Shortens module names to the direct child, or to the child's child where the classifier is beside it."""
+def _short_names(model: nn.Module, names: list[str]) -> tuple[str, ...]:
+    """Shortens module names to the model's direct child, or to its child if it holds the classifier too."""
     shared = {name.split(".")[0] for name in timm_classifiers(model) if "." in name}
-    parts = [name.split(".") for name in owners]
+    parts = [name.split(".") for name in names]
     return tuple(dict.fromkeys(".".join(p[: 2 if p[0] in shared else 1]) for p in parts))

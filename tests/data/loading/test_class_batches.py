@@ -39,7 +39,7 @@ def _epochs(count: int, **settings: Any) -> list[list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize(("batch_size", "images_per_class"), [(4, 2), (6, 2), (8, 4), (10, 2), (15, 3), (20, 5)])
-def test_each_batch_holds_as_many_images_of_each_of_its_classes(batch_size: int, images_per_class: int) -> None:
+def test_each_batch_has_equally_many_images_of_each_of_its_classes(batch_size: int, images_per_class: int) -> None:
     make = ClassBatches(LABELS, batch_size, images_per_class)
     for seed in range(10):
         batches = make(seed)
@@ -52,7 +52,7 @@ def test_each_batch_holds_as_many_images_of_each_of_its_classes(batch_size: int,
                 assert distinct == min(images_per_class, LABELS.count(label))
 
 
-def test_an_epoch_of_even_classes_shows_every_image_once() -> None:
+def test_balanced_classes_show_every_image_once_per_epoch() -> None:
     labels = [0, 1, 2] * 8
     make = ClassBatches(labels, 6, 2)
     orders = [[i for batch in make(seed) for i in batch] for seed in range(3)]
@@ -61,7 +61,7 @@ def test_an_epoch_of_even_classes_shows_every_image_once() -> None:
     assert make(0) == make(0)
 
 
-def test_classes_take_turns_however_many_images_they_have() -> None:
+def test_classes_are_drawn_equally_often_whatever_their_size() -> None:
     labels = [0] * 60 + [1] * 20 + [2] * 10 + [3] * 6
     counts = Counter(labels[i] for batch in ClassBatches(labels, 4, 2)(0) for i in batch)
     assert counts == dict.fromkeys(range(4), 24)
@@ -98,10 +98,10 @@ def test_batches_do_not_depend_on_workers(workers: int) -> None:
 def test_processes_take_whole_batches_in_turn(replicas: int, extra: int) -> None:
     alone = _epochs(1)[0]
     parts = [_epochs(1, num_replicas=replicas, rank=rank)[0] for rank in range(replicas)]
-    dealt = [batch for turn in zip(*parts, strict=True) for batch in turn]
-    assert len(dealt) == len(alone) + extra  # some twice, so that all have as many
-    assert all(torch.equal(a, b) for a, b in zip(alone, dealt, strict=False))
-    assert all(torch.equal(dealt[i][:, 0], alone[i % 4][:, 0]) for i in range(len(dealt)))
+    interleaved = [batch for step in zip(*parts, strict=True) for batch in step]
+    assert len(interleaved) == len(alone) + extra  # some batches twice, so that all processes have equally many
+    assert all(torch.equal(a, b) for a, b in zip(alone, interleaved, strict=False))
+    assert all(torch.equal(interleaved[i][:, 0], alone[i % 4][:, 0]) for i in range(len(interleaved)))
 
 
 def test_an_image_that_is_repeated_in_a_batch_is_augmented_anew() -> None:
@@ -127,7 +127,7 @@ def test_resumes_in_the_middle_of_an_epoch(done: int, workers: int) -> None:
     assert torch.equal(torch.stack([*resumed]), torch.stack(expected[1]))
 
 
-def test_batches_stay_whole_where_a_resumed_run_has_another_batch_size() -> None:
+def test_batches_are_not_split_if_a_resumed_run_has_another_batch_size() -> None:
     loader = _loader(batch_size=6)
     batches = iter(loader)
     next(batches)
@@ -153,7 +153,7 @@ def test_image_data_gives_batches_of_classes(class_folder: Path, make_image: Cal
     assert all(sorted(Counter(targets.tolist()).values()) == [2, 2] for _, targets in batches)
 
 
-def test_tables_of_one_class_an_image_alone_give_them(class_folder: Path) -> None:
+def test_only_tables_of_one_class_per_image_give_batches_of_classes(class_folder: Path) -> None:
     rows = [f"{kind}/{i}.png,{kind},{i}" for kind in ("bright", "dark") for i in range(10)]
     (class_folder / "table.csv").write_text("\n".join(["path,kind,x", *rows]))
     settings: dict[str, Any] = {"image_size": 16, "num_workers": 0, "batch_size": 4, "images_per_class": 2}

@@ -40,7 +40,7 @@ def test_samples_do_not_depend_on_processes() -> None:
     alone = _epochs(1)[0]
     parts = torch.cat([_epochs(1, num_replicas=2, rank=rank)[0] for rank in range(2)])
     rows = {int(row[0]): row for row in alone}
-    assert len(parts) == 12  # one sample twice, so that both have as many
+    assert len(parts) == 12  # one sample twice, so that both processes have equally many
     assert all(torch.equal(rows[int(row[0])], row) for row in parts)
 
 

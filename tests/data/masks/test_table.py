@@ -59,7 +59,7 @@ def test_wrong_tables_are_refused(table: Path) -> None:
     ):
         _data(table, split="fold")
     table.write_text(table.read_text().replace("train", "test"))
-    with pytest.raises(ValueError, match="to hold training images, but fold says test, valid alone"):
+    with pytest.raises(ValueError, match="to list training images, but the column fold has only test, valid"):
         _data(table, split="fold")
     (table.parent / "photos/1.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 6 are missing, the first .*1.jpg \(.*line 3\)"):

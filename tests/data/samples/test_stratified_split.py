@@ -17,13 +17,13 @@ def test_parts_are_disjoint_complete_and_stratified_like_scikit_learns() -> None
     assert all(abs(got[key] - expected[key]) <= 1 for key in "abc")
 
 
-def test_seed_decides() -> None:
+def test_split_depends_on_the_seed() -> None:
     keys = "ab" * 50
     assert stratified_split(keys, [0.2], 3) == stratified_split(keys, [0.2], 3)
     assert stratified_split(keys, [0.2], 3) != stratified_split(keys, [0.2], 4)
 
 
-def test_a_key_keeps_a_sample_in_the_rest() -> None:
+def test_last_sample_of_a_key_remains() -> None:
     rest, part = stratified_split("aab", [0.9], 0)
     assert {"aab"[i] for i in rest} == {"a", "b"}
     assert len(part) == 1
@@ -35,13 +35,13 @@ def test_impossible_fractions_are_refused(fractions: list[float]) -> None:
         stratified_split("ab", fractions, 0)
 
 
-def test_shares_of_small_keys_add_up() -> None:
+def test_fractions_of_small_keys_add_up() -> None:
     rest, part = stratified_split([i // 2 for i in range(60)], [0.2], 0)
     assert len(part) == 12
     assert len({i // 2 for i in part}) == 12
     assert len(rest) == 48
 
 
-def test_a_part_that_comes_out_empty_is_refused() -> None:
-    with pytest.raises(ValueError, match="of 3 it leaves none"):
+def test_empty_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="a sample at least, but of 3 it holds out none"):
         stratified_split("abc", [0.2], 0)

@@ -8,13 +8,13 @@ from lightning_heads import AugTransforms
 from lightning_heads.data.transforms.augment import warp_matrix
 
 
-def test_nothing_to_change_changes_nothing() -> None:
+def test_disabled_augmentation_returns_the_input() -> None:
     x = torch.rand(3, 24, 32)
     still = AugTransforms(do_flip=False, max_rotate=0, max_zoom=1, max_warp=0, max_lighting=0)
     torch.testing.assert_close(still(x), x, atol=0, rtol=0)
 
 
-def test_flips_are_the_eight_of_the_square() -> None:
+def test_flips_are_the_eight_symmetries_of_the_square() -> None:
     x = torch.rand(1, 8, 8)
     flips = AugTransforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0, max_lighting=0)
     seen = {tuple(flips(x).flatten().tolist()) for _ in range(200)}

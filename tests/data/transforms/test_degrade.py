@@ -45,7 +45,7 @@ def test_downscale_is_pillows_bicubic_both_ways(scale: int, channels: int) -> No
 
 
 @pytest.mark.parametrize(("height", "width"), [(97, 122), (99, 123), (3, 5)])
-def test_downscale_of_a_size_that_does_not_divide_keeps_it_and_the_scale(height: int, width: int) -> None:
+def test_downscale_keeps_size_and_scale_if_the_scale_does_not_divide_the_size(height: int, width: int) -> None:
     photo = _photo(height, width)
     out = Downscale(4)(photo)
     assert out.shape == photo.shape
@@ -65,7 +65,7 @@ def test_any_scale_keeps_any_size(scale: float) -> None:
 
 
 @pytest.mark.parametrize("degradation", [Crappify(2), Downscale(2, 50), Grayscale()])
-def test_transparency_is_refused_where_there_can_be_none(degradation: Degradation) -> None:
+def test_transparency_is_refused_where_unsupported(degradation: Degradation) -> None:
     with pytest.raises(ValueError, match=r"images of 1 or 3 channels for (JPEG|Grayscale), but got 4"):
         degradation(torch.rand(4, 24, 24))
 
@@ -92,7 +92,7 @@ def _repeated(degradation: Degradation) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("degradation", [Downscale(3), Crappify(3)])
-def test_small_images_to_predict_are_enlarged(degradation: Downscale) -> None:
+def test_small_images_to_predict_are_upscaled(degradation: Downscale) -> None:
     photo = _photo(20, 32)
     expected = _from_pillow(_to_pillow(photo).resize((96, 60), Image.Resampling.BICUBIC))
     assert (degradation.prepare(photo) - expected).abs().max() < 1.1 / 255
@@ -107,14 +107,14 @@ def test_gray_is_pillows_luminance() -> None:
 
 
 @pytest.mark.parametrize("level", [0.25, 0.5])
-def test_noise_has_its_deviation(level: float) -> None:
+def test_noise_has_the_given_standard_deviation(level: float) -> None:
     noisy = Noise(0.05)(torch.full((3, 200, 200), level)).numpy()
     assert abs(noisy.mean() - level) < 5 * 0.05 / np.sqrt(noisy.size)
     assert abs(noisy.std() - 0.05) < 5 * 0.05 / np.sqrt(2 * noisy.size)
 
 
 @pytest.mark.parametrize("level", [0.25, 0.5])
-def test_photons_give_a_variance_that_goes_with_brightness(level: float) -> None:
+def test_shot_noise_has_a_variance_proportional_to_brightness(level: float) -> None:
     noisy = Noise(0.0, photons=400)(torch.full((3, 200, 200), level)).numpy()
     assert abs(noisy.mean() - level) < 0.001
     assert noisy.var() == pytest.approx(level / 400, rel=0.03)
@@ -154,7 +154,9 @@ def test_crappify_without_text_is_pillows_bilinear_and_jpeg() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("degradation", [Downscale(2, (20, 90)), Crappify(2), Noise((0, 0.2), (10, 100))])
-def test_degradations_repeat_with_torchs_seed_and_leave_the_photo(degradation: Degradation, channels: int) -> None:
+def test_degradations_repeat_with_torchs_seed_and_do_not_change_their_input(
+    degradation: Degradation, channels: int
+) -> None:
     photo = _photo(channels=channels)
     kept = photo.clone()
     outs = []
@@ -173,9 +175,12 @@ def test_degradations_repeat_with_torchs_seed_and_leave_the_photo(degradation: D
     [
         (lambda: Downscale(1), "`scale` to be above 1, but got 1"),
         (lambda: Downscale(2, 0), "`jpeg_quality` in 1 to 100, but got 0"),
-        (lambda: Crappify(2, (70, 10)), r"`jpeg_quality` to go up, but got \(70, 10\)"),
+        (
+            lambda: Crappify(2, (70, 10)),
+            r"`jpeg_quality` to be an ascending range, but got \(70, 10\)",
+        ),
         (lambda: Noise(-0.1), "`sigma` to be at least 0, but got -0.1"),
-        (lambda: Noise((0.2, 0.1)), r"`sigma` to go up, but got \(0.2, 0.1\)"),
+        (lambda: Noise((0.2, 0.1)), r"`sigma` to be an ascending range, but got \(0.2, 0.1\)"),
         (lambda: Noise(0.1, photons=0), "`photons` to be above 0, but got 0"),
     ],
 )

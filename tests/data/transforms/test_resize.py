@@ -24,7 +24,7 @@ def test_center_crop_equals_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("method", ["crop", "squish", "pad", "none"])
-def test_masks_lie_on_their_images(method: str) -> None:
+def test_masks_are_aligned_with_their_images(method: str) -> None:
     ramp = torch.arange(240, dtype=torch.uint8).expand(1, 240, 240)
     image, mask = ResizeTo((40, 40), method, random=True)(tv_tensors.Image(ramp), tv_tensors.Mask(ramp))
     assert isinstance(mask, tv_tensors.Mask)
@@ -35,7 +35,7 @@ def test_masks_lie_on_their_images(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "expected"), [("crop", (24, 48)), ("squish", (24, 32)), ("pad", (16, 32)), ("none", (40, 80))]
 )
-def test_whole_images_are_brought_to_the_scale_alone(method: str, expected: tuple[int, int]) -> None:
+def test_whole_images_are_only_scaled(method: str, expected: tuple[int, int]) -> None:
     x = torch.randint(0, 255, (3, 40, 80), dtype=torch.uint8)
     assert ResizeTo((24, 32), method, whole=True)(x).shape == (3, *expected)
 
@@ -49,7 +49,7 @@ def test_unscaled_crops_equal_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (7, 5), (2, 90), (60, 90)])
-def test_mirrors_are_numpys_and_nothing_is_filled_without(shape: tuple[int, int]) -> None:
+def test_mirror_padding_equals_numpys_and_without_fill_nothing_is_padded(shape: tuple[int, int]) -> None:
     x = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
     rows, columns = (max(want - have, 0) for want, have in zip((30, 40), shape, strict=True))
     sides = [(n // 2, n - n // 2) for n in (0, rows, columns)]

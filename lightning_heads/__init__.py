@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """Loads all public names with the first that is asked for, as torch and Lightning take seconds to load."""
+        """Imports all public names when one is first accessed, as importing torch and Lightning takes seconds."""
         if name == "__all__" or not name.startswith("_"):
             public = import_module(".public", __name__)
             globals().update({each: getattr(public, each) for each in ["__all__", *public.__all__]})

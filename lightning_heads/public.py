@@ -1,4 +1,4 @@
-"""The public names, all of them."""
+"""All public names of the package."""
 
 from .callbacks import (
     EMA,

@@ -1,4 +1,4 @@
-"""Models: an encoder with what a task puts on it, as plain `nn.Module`s."""
+"""Models: an encoder with a head or decoder, as plain `nn.Module`s."""
 
 from .dense import DenseModel
 from .image import ImageModel

@@ -1,4 +1,4 @@
-"""A map out of an encoder without skips."""
+"""Dense prediction without skip connections."""
 
 from pathlib import Path
 
@@ -6,26 +6,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
+from ..encoders.encoder import BackboneArgs
 from ..heads.dense import DenseUpsample, create_dense_head
+from ..utils.arguments import Unpack, forwards
 
 
+@forwards(BackboneArgs, to=Encoder)
 class DenseModel(nn.Module):
-    """An encoder with a head that enlarges its last map: `(b, c, h, w)` in 0..1 to `(b, num_outputs, h, w)`.
+    """An encoder with a head that upsamples its last feature map, for dense prediction without skip connections.
 
-    It has no connections from the encoder's finer maps, which is what a `DynamicUnet` adds. The output is resized to
-    the image where the encoder's stride does not divide it.
+    Maps images in 0..1, `(b, c, h, w)`, to `(b, num_outputs, h, w)`. Unlike in `DynamicUnet`, the finer feature maps of
+    the encoder are not used. The output is resized to the image if the encoder's stride does not divide its size.
 
     Args:
-        encoder: An architecture's name, or an encoder.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too; or an `Encoder`.
         num_outputs: Channels of the output.
-        pretrained: Whether an encoder given by name gets its pretrained weights.
-        weights: A local file with those weights.
-        upsample: How each stage doubles the map; see `create_dense_head`.
+        pretrained: Whether an encoder given by name gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of an encoder given by name, in place of a download.
+        upsample: How each stage doubles the size: by `nearest` or `bilinear` interpolation before its convolution, by
+            a `transposed` convolution, or by `pixel_shuffle`.
         width: Channels of the first stage; each further one has half of them, 16 at least.
-        y_range: Range that the outputs are squashed into.
-        in_channels: Channels of the images, where the encoder is given by name.
-        image_size: Size that a backbone of fixed size is built for, likewise.
-        drop_path_rate: Stochastic depth of a timm backbone, likewise.
+        y_range: Range that a final sigmoid scales the outputs to.
+        in_channels: Channels of the images, if the encoder is given by name; by default the architecture's own, 3 for
+            pretrained weights.
 
     >>> import torch
     >>> DenseModel("resnet18", 2, pretrained=False, upsample="nearest")(torch.rand(1, 3, 97, 131)).shape
@@ -45,8 +49,7 @@ class DenseModel(nn.Module):
         width: int = 256,
         y_range: tuple[float, float] | None = None,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
+        **backbone: Unpack[BackboneArgs],
     ) -> None:
         super().__init__()
         encoder = as_encoder(
@@ -54,9 +57,9 @@ class DenseModel(nn.Module):
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
             readout=True,
+            hypercolumns=False,
+            **backbone,
         )
         self.encoder = encoder
         reduction = max(encoder.reductions) if encoder.reductions else 1
@@ -69,5 +72,5 @@ class DenseModel(nn.Module):
         return F.interpolate(out, x.shape[-2:], mode="nearest") if out.shape[-2:] != x.shape[-2:] else out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the encoder's groups, then the head."""
+        """Returns the parameter groups of the encoder, then one of the head."""
         return [*self.encoder.param_groups(), [*self.head.parameters()]]

@@ -1,4 +1,4 @@
-"""One image in, one vector out."""
+"""Model of an encoder and a head that maps an image to a vector."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,26 +6,37 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads.pooled import create_head, split_pooling
+from ..encoders.encoder import EncoderArgs
+from ..heads.pooled import apply_after_pooling, apply_pooling, create_head
+from ..utils.arguments import Unpack, forwards
 
 
+class ImageModelArgs(EncoderArgs, total=False):
+    """Arguments of `ImageModel` that tasks pass on to it."""
+
+    lin_ftrs: Sequence[int] | None
+    ps: float | Sequence[float]
+    concat_pool: bool
+
+
+@forwards(EncoderArgs, to=Encoder)
 class ImageModel(nn.Module):
     """An encoder with a head: maps images in 0..1, `(b, c, h, w)`, to `(b, num_outputs)`.
 
     Args:
-        encoder: An architecture's name, or an encoder.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too; or an `Encoder`.
         num_outputs: Outputs of the head.
-        pretrained: Whether an encoder given by name gets its pretrained weights.
-        weights: A local file with those weights.
+        pretrained: Whether an encoder given by name gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of an encoder given by name, in place of a download.
         head: A head of your own, from `(b, encoder.num_features, h, w)` to `(b, num_outputs)`, in place of fastai's.
-        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
-        ps: Dropout probabilities of the head.
-        concat_pool: Whether the head pools by maximum and average, or by average alone.
-        y_range: Range that the outputs are squashed into.
-        in_channels: Channels of the images, where the encoder is given by name.
-        image_size: Size that a backbone of fixed size is built for, likewise.
-        drop_path_rate: Stochastic depth of a timm backbone, likewise.
-        hypercolumns: Whether the head sees the maps of all scales, likewise; see `Encoder`.
+        lin_ftrs: Widths of the head's hidden layers; by default one of 512.
+        ps: Dropout probability before each linear layer of the head, or that of the last layer, with half of it for the
+            others.
+        concat_pool: Whether the head pools by maximum and average both, or by average alone.
+        y_range: Range that a final sigmoid scales the outputs to.
+        in_channels: Channels of the images, if the encoder is given by name; by default the architecture's own, 3 for
+            pretrained weights.
     """
 
     num_inputs = 1
@@ -43,9 +54,7 @@ class ImageModel(nn.Module):
         concat_pool: bool = True,
         y_range: tuple[float, float] | None = None,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
-        hypercolumns: bool = False,
+        **backbone: Unpack[EncoderArgs],
     ) -> None:
         super().__init__()
         if num_outputs < 1:
@@ -55,10 +64,8 @@ class ImageModel(nn.Module):
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
             readout=True,
-            hypercolumns=hypercolumns,
+            **backbone,
         )
         self.encoder = encoder
         if head is None:
@@ -71,18 +78,13 @@ class ImageModel(nn.Module):
         return out
 
     def features(self, x: Tensor) -> Tensor:
-        """Maps images in 0..1, `(b, c, h, w)`, to what the head's first layer with parameters sees, pooled."""
-        x = self.encoder(x)
-        for layer in split_pooling(self.head)[0]:
-            x = layer(x)
-        return x
+        """Maps images in 0..1, `(b, c, h, w)`, to features, pooled by the head's leading layers if it has such."""
+        return apply_pooling(self.head, self.encoder(x))
 
     def from_features(self, x: Tensor) -> Tensor:
         """Maps features to outputs `(b, num_outputs)`."""
-        for layer in split_pooling(self.head)[1]:
-            x = layer(x)
-        return x
+        return apply_after_pooling(self.head, x)
 
     def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the encoder's groups, then the head."""
+        """Returns the parameter groups of the encoder, then one of the head."""
         return [*self.encoder.param_groups(), [*self.head.parameters()]]

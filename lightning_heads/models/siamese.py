@@ -1,4 +1,4 @@
-"""Two images in, one vector out."""
+"""Siamese model that maps a pair of images to a vector."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,37 +8,54 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders import Encoder, as_encoder
-from ..heads.pooled import create_head, split_pooling
+from ..encoders.encoder import BackboneArgs
+from ..heads.pooled import apply_after_pooling, apply_pooling, create_head
+from ..utils.arguments import Unpack, forwards
 
 Comparison = Literal["concatenation", "difference", "product", "all"]
 
 
+class SiameseModelArgs(BackboneArgs, total=False):
+    """Arguments of `SiameseModel` that tasks pass on to it."""
+
+    comparison: Comparison
+    symmetric: bool
+    two_pass: bool
+    lin_ftrs: Sequence[int] | None
+    ps: float | Sequence[float]
+    concat_pool: bool
+
+
+@forwards(BackboneArgs, to=Encoder)
 class SiameseModel(nn.Module):
-    """One encoder for both images of a pair: maps two of images in 0..1, `(b, c, h, w)`, to `(b, num_outputs)`.
+    """Siamese model: one encoder for both images of a pair, and a head on the comparison of their features.
 
-    The features of both are compared, channel by channel, and the head tells what that means. What it pools by at its
-    beginning is applied to each image's map before, which for fastai's head gives what pooling afterwards would; of a
-    head that does not pool the maps are compared, which then must be of one size.
+    Maps two batches of images in 0..1, `(b, c, h, w)`, to `(b, num_outputs)`. Features are compared channel by channel.
+    The head's leading pooling layers are applied to the feature map of each image before the comparison, which for
+    `concatenation` with fastai's head is equal to pooling afterwards. With a head that does not begin with pooling,
+    feature maps are compared, which must be of one size.
 
-    Source: the model of fastai's book, chapter 15, whose outputs are these by `two_pass=True`.
+    Source: the model in chapter 15 of fastai's book, whose outputs are equal to those with `two_pass=True`.
 
     Args:
-        encoder: An architecture's name, or an encoder.
-        head: A head of your own in place of fastai's: it takes `(b, n * encoder.num_features, h, w)`, n as below.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too; or an `Encoder`.
+        head: A head of your own in place of fastai's, from `(b, n * encoder.num_features, h, w)`, where n is 2 for the
+            comparison `concatenation`, 4 for `all` and 1 otherwise, to `(b, num_outputs)`.
         num_outputs: Outputs of the head.
-        comparison: What the head sees: both images' features, in order (`concatenation`, n = 2), their absolute
-            `difference` or their `product` (n = 1), or `all` of these (n = 4).
-        symmetric: Whether outputs are the average of those for both orders of a pair.
-        two_pass: Whether the encoder sees the first images, then the second ones, instead of all in one batch. It
-            differs in training alone, by the statistics of batch normalization.
-        pretrained: Whether an encoder given by name gets its pretrained weights.
-        weights: A local file with those weights.
-        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
-        ps: Dropout probabilities of the head.
-        concat_pool: Whether the head pools by maximum and average, or by average alone.
-        in_channels: Channels of the images, where the encoder is given by name.
-        image_size: Size that a backbone of fixed size is built for, likewise.
-        drop_path_rate: Stochastic depth of a timm backbone, likewise.
+        comparison: Input of the head: the `concatenation` of the features of both images, their absolute `difference`,
+            their `product`, or `all` of these.
+        symmetric: Whether to average the outputs over both orders of a pair.
+        two_pass: Whether the encoder is applied to the first and second images separately, instead of to all in one
+            batch. This makes a difference only in training, by the batch statistics of batch normalization.
+        pretrained: Whether an encoder given by name gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of an encoder given by name, in place of a download.
+        lin_ftrs: Widths of the head's hidden layers; by default one of 512.
+        ps: Dropout probability before each linear layer of the head, or that of the last layer, with half of it for the
+            others.
+        concat_pool: Whether the head pools by maximum and average both, or by average alone.
+        in_channels: Channels of the images, if the encoder is given by name; by default the architecture's own, 3 for
+            pretrained weights.
 
     Raises:
         ValueError: If the comparison is unknown.
@@ -65,8 +82,7 @@ class SiameseModel(nn.Module):
         ps: float | Sequence[float] = 0.5,
         concat_pool: bool = True,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
+        **backbone: Unpack[BackboneArgs],
     ) -> None:
         super().__init__()
         if comparison not in get_args(Comparison):
@@ -76,14 +92,15 @@ class SiameseModel(nn.Module):
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
             readout=True,
+            hypercolumns=False,
+            **backbone,
         )
         self.comparison, self.symmetric, self.two_pass = comparison, symmetric, two_pass
         if head is None:
             width = self.encoder.num_features * {"concatenation": 2, "all": 4}.get(comparison, 1)
-            # smaller weights, as the book's: with those of `vision_learner` pairs were told apart less often
+            # torch's initialization, as in the book: with that of `vision_learner`, whose weights are larger, accuracy
+            # was lower
             head = create_head(width, num_outputs, lin_ftrs, ps, concat_pool=concat_pool, init=False)
         self.head = head
 
@@ -93,23 +110,20 @@ class SiameseModel(nn.Module):
         return self.from_features(*self.features(torch.cat([first, second])).chunk(2))
 
     def features(self, x: Tensor) -> Tensor:
-        """Maps images in 0..1, `(b, c, h, w)`, to what is compared of them: pooled, or a map."""
-        x = self.encoder(x)
-        for layer in split_pooling(self.head)[0]:
-            x = layer(x)
-        return x
+        """Maps images in 0..1, `(b, c, h, w)`, to features, pooled by the head's leading layers if it has such."""
+        return apply_pooling(self.head, self.encoder(x))
 
     def from_features(self, first: Tensor, second: Tensor) -> Tensor:
-        """Maps features of both images to outputs `(b, num_outputs)`."""
+        """Maps the features of both images to outputs `(b, num_outputs)`."""
         out = self._classify_pair(first, second)
         return (out + self._classify_pair(second, first)) / 2 if self.symmetric else out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the encoder's groups, then the head."""
+        """Returns the parameter groups of the encoder, then one of the head."""
         return [*self.encoder.param_groups(), [*self.head.parameters()]]
 
     def _classify_pair(self, first: Tensor, second: Tensor) -> Tensor:
-        # pooling by maximum and average puts the one behind the other, each with all channels
+        # pooling by maximum and average concatenates both, each of all channels, which are compared separately
         shape = (-1, self.encoder.num_features)
         a, b = torch.unflatten(first, 1, shape), torch.unflatten(second, 1, shape)
         parts = [a, b] if self.comparison in ("concatenation", "all") else []
@@ -117,7 +131,4 @@ class SiameseModel(nn.Module):
             parts.append((a - b).abs())
         if self.comparison in ("product", "all"):
             parts.append(a * b)
-        x = torch.cat(parts, dim=2).flatten(1, 2)
-        for layer in split_pooling(self.head)[1]:
-            x = layer(x)
-        return x
+        return apply_after_pooling(self.head, torch.cat(parts, dim=2).flatten(1, 2))

@@ -100,6 +100,7 @@ TORCHVISION = {
 ALL = TIMM | TORCHVISION
 
 
+@pytest.mark.filterwarnings("ignore:.*attention_bias_cache:UserWarning")  # timm keeps it in a plain dict
 @pytest.mark.parametrize("name", ALL)
 def test_image_model_contract(name: str) -> None:
     size = ALL[name]
@@ -136,35 +137,27 @@ def test_image_model_contract(name: str) -> None:
     assert all(groups)
     assert next(p for p in encoder.parameters() if p.ndim == 4).data_ptr() in {p.data_ptr() for p in groups[0]}
 
-    three = ImageModel(Encoder(name, pretrained=False, num_groups=3), 3)
-    assert [len(group) > 0 for group in param_groups(three)] == [True] * 4
-
-    # a copy and a reload are equal
+    # a copy is equal, and so is a model that is built anew, with other groups, and loads the weights
     torch.testing.assert_close(copy.deepcopy(model)(x), out)
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
     torch.manual_seed(1)
-    other = ImageModel(name, 3, pretrained=False, lin_ftrs=[8], ps=0.0).eval()
+    other = ImageModel(Encoder(name, pretrained=False, num_groups=3), 3, lin_ftrs=[8], ps=0.0).eval()
     other.load_state_dict(torch.load(buffer, weights_only=True))
     torch.testing.assert_close(other(x), out)
+    assert [len(group) > 0 for group in param_groups(other)] == [True] * 4
+
+    # it exports
+    program = torch.export.export(model, (x,))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), out, atol=1e-4, rtol=1e-4)
 
     # every parameter gets a gradient
     model.train()
     model(x).square().sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None]
     assert without == []
-
-
-@pytest.mark.filterwarnings("ignore:.*attention_bias_cache:UserWarning")  # timm keeps it in a plain dict
-@pytest.mark.parametrize("name", ALL)
-def test_exports(name: str) -> None:
-    size = ALL[name]
-    model = ImageModel(name, 3, pretrained=False, lin_ftrs=[8]).eval()
-    x = torch.rand(2, model.encoder.in_channels, size, size)
-    program = torch.export.export(model, (x,))
-    with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), model(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*attention_bias_cache:UserWarning")

@@ -11,7 +11,7 @@ from lightning_heads.models import DenseModel
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear", "transposed", "pixel_shuffle"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131)])
-def test_gives_the_images_size_and_trains_every_parameter(upsample: Any, size: tuple[int, int]) -> None:
+def test_output_has_the_images_size_and_every_parameter_a_gradient(upsample: Any, size: tuple[int, int]) -> None:
     model = DenseModel("test_resnet", 3, pretrained=False, upsample=upsample, width=32)
     out = model(torch.rand(2, 3, *size))
     assert out.shape == (2, 3, *size)
@@ -47,6 +47,6 @@ def test_outputs_stay_in_y_range() -> None:
     assert out.max() <= 3
 
 
-def test_refuses_what_builds_an_encoder_beside_one() -> None:
-    with pytest.raises(ValueError, match="with an encoder's name, but got an encoder"):
+def test_refuses_arguments_of_an_encoder_with_one_that_is_built() -> None:
+    with pytest.raises(ValueError, match="with an encoder's name, but got it with an `Encoder`: pass it to `Encoder`"):
         DenseModel(Encoder("test_resnet", pretrained=False), 2, in_channels=3)

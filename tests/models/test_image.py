@@ -11,7 +11,7 @@ def test_is_its_head_on_its_encoder() -> None:
     torch.testing.assert_close(model(x), model.head(model.encoder(x)))
 
 
-def test_takes_a_head_and_an_encoder_of_ones_own() -> None:
+def test_takes_a_head_and_an_encoder_of_the_user() -> None:
     encoder = Encoder("test_resnet", pretrained=False, in_channels=4)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(encoder.num_features, 7))
     model = ImageModel(encoder, 7, head=head)
@@ -19,7 +19,7 @@ def test_takes_a_head_and_an_encoder_of_ones_own() -> None:
     assert len(model.param_groups()) == 3
 
 
-def test_pooling_can_be_the_average_alone() -> None:
+def test_pooling_can_be_by_average_only() -> None:
     model = ImageModel("test_resnet", 2, pretrained=False, concat_pool=False)
     assert isinstance(model.head[0], nn.AdaptiveAvgPool2d)
 
@@ -29,7 +29,7 @@ def test_no_outputs_are_refused() -> None:
         ImageModel("test_resnet", 0, pretrained=False)
 
 
-def test_what_only_a_name_can_use_is_refused_with_an_encoder() -> None:
+def test_refuses_arguments_of_an_encoder_with_one_that_is_built() -> None:
     for given in ({"in_channels": 1}, {"hypercolumns": True}):
         with pytest.raises(ValueError, match="with an encoder's name"):
             ImageModel(Encoder("test_resnet", pretrained=False), 2, **given)

@@ -1,4 +1,4 @@
-"""The Siamese model, against one put together from fastai's body and head as its book does."""
+"""The Siamese model, compared with that of fastai's book, built from fastai's body and head."""
 
 import copy
 import warnings
@@ -58,7 +58,7 @@ def test_equals_the_books_model(own_head: bool, training: bool) -> None:
             torch.testing.assert_close(a, b)
 
 
-def test_one_pass_equals_two_in_evaluation_and_shares_statistics_in_training() -> None:
+def test_one_pass_equals_two_in_evaluation_but_not_in_training() -> None:
     model = _tiny()
     other = copy.deepcopy(model)
     other.two_pass = True
@@ -92,7 +92,7 @@ def test_symmetric_outputs_do_not_depend_on_the_order() -> None:
     assert not torch.allclose(model(first, second), model(second, first), atol=1e-4)
 
 
-def test_outputs_are_of_features() -> None:
+def test_outputs_can_be_computed_from_features() -> None:
     model = _tiny().eval()
     first, second = torch.rand(2, 3, 3, 32, 32)
     features = model.features(first), model.features(second)
@@ -111,7 +111,7 @@ def test_images_of_two_sizes_and_a_head_that_does_not_pool() -> None:
     torch.testing.assert_close(model(first, second), head(maps), atol=1e-5, rtol=1e-5)
 
 
-def test_groups_and_every_gradient() -> None:
+def test_groups_and_gradients_of_all_parameters() -> None:
     model = _tiny(comparison="all", symmetric=True).train()
     groups = model.param_groups()
     assert len(groups) == 3

@@ -1,4 +1,4 @@
-"""A short text that tells things apart by what they are made of."""
+"""Hashes of Python objects by content, for the keys of cached features."""
 
 import hashlib
 import inspect
@@ -17,54 +17,62 @@ from torch import Tensor, nn
 
 from ...optim.freezing import FREEZE_MARKERS
 
-# what a module has beside what it was built from: hooks, modes, what is frozen and what is compiled
-_PASSING = {*vars(nn.Module()), *FREEZE_MARKERS, "_compiled_call_impl"} - {"_parameters", "_buffers", "_modules"}
-# Folders of this package whose code makes images or features.
-_ROOMS = "callbacks/feature_cache", "data", "encoders", "heads", "layers", "models", "utils"
+# Attributes of a module that its hash does not depend on: hooks, training mode, freeze markers, the compiled call.
+_IGNORED_ATTRIBUTES = {*vars(nn.Module()), *FREEZE_MARKERS, "_compiled_call_impl"} - {
+    "_parameters",
+    "_buffers",
+    "_modules",
+}
+# Folders of this package whose code computes images or features.
+_CODE_FOLDERS = "callbacks/feature_cache", "data", "encoders", "heads", "layers", "models", "utils"
 
 
-def fingerprint(*things: object) -> str:
-    """Returns 32 hexadecimal digits that change with anything that the things are made of.
+def fingerprint(*objects: object) -> str:
+    """Returns a hash of the content of objects, as 32 hexadecimal digits.
 
-    Tensors count by their values, modules by their classes, attributes, parameters and buffers, whether they train or
-    not; of classes and functions the source code counts, but not what that calls in turn. This package's code and the
-    versions of the libraries that images and features are made with count too.
+    Tensors are hashed by their values, modules by their classes, attributes, parameters and buffers, regardless of
+    training mode and frozen parameters, classes and functions by their source code, without the code that this calls.
+    The source code of this package and the versions of the libraries that compute images and features are included.
 
     Raises:
-        ValueError: If something cannot be pickled, such as a lambda.
+        ValueError: If an object cannot be pickled, such as a lambda.
 
     >>> fingerprint(nn.Dropout(0.1)) == fingerprint(nn.Dropout(0.1)) != fingerprint(nn.Dropout(0.2))
     True
     """
     digest = _Digest()
-    digest.write(_makers())
+    digest.write(_code_and_versions())
     hasher = _Hasher(digest, pickle.HIGHEST_PROTOCOL)
-    hasher.fast = True  # equal strings count alike, whether they are one object or two
+    hasher.fast = True  # without a memo, so that equal strings hash alike, one object or two
     try:
-        hasher.dump(things)
+        hasher.dump(objects)
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"Expected what can be pickled, to tell it from others, but: {error}") from error
+        raise ValueError(f"Expected objects that can be pickled, to compute their fingerprint, but: {error}") from error
     return digest.hexdigest()
 
 
 @cache
-def _makers() -> bytes:
-    """Returns the versions of libraries and this package's code that images and features are made by."""
+def _code_and_versions() -> bytes:
+    """Returns the versions of the libraries, and the code of this package, that compute images and features."""
     versions = f"{PIL.__version__} {version('timm')} {torch.__version__} {torchvision.__version__}"
-    return versions.encode() + b"".join(path.read_bytes() for path in _source_files(_ROOMS))
+    return versions.encode() + b"".join(path.read_bytes() for path in _source_files(_CODE_FOLDERS))
 
 
-def _source_files(rooms: Iterable[str]) -> list[Path]:
-    """Returns the source files of folders of this package; a folder without any would go unnoticed in fingerprints."""
+def _source_files(folders: Iterable[str]) -> list[Path]:
+    """Returns the source files in folders of this package.
+
+    Raises:
+        FileNotFoundError: If a folder has none, since its code would be missing from fingerprints without notice.
+    """
     root = Path(__file__).parents[2]
-    files = {room: sorted((root / room).rglob("*.py")) for room in rooms}
-    if missing := [room for room, found in files.items() if not found]:
+    files = {folder: sorted((root / folder).rglob("*.py")) for folder in folders}
+    if missing := [folder for folder, found in files.items() if not found]:
         raise FileNotFoundError(f"Expected source files in {root / missing[0]}, but there are none")
     return [path for found in files.values() for path in found]
 
 
 class _Digest:
-    """A file that is written to be hashed."""
+    """File object that hashes what is written to it."""
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
@@ -77,10 +85,12 @@ class _Digest:
 
 
 class _Hasher(pickle.Pickler):
+    """Pickler that writes the content of tensors, modules, classes and functions to a digest."""
+
     def __init__(self, digest: _Digest, protocol: int) -> None:
         super().__init__(digest, protocol)
         self._digest = digest
-        self._sources: dict[Any, bytes] = {}  # reading them is slow
+        self._sources: dict[Any, bytes] = {}  # cached, as reading source files is slow
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor):
@@ -88,9 +98,11 @@ class _Hasher(pickle.Pickler):
             self._digest.write(values.view(torch.uint8).numpy() if values.numel() else b"")
             return str, (f"{obj.dtype} {tuple(obj.shape)}",)
         if isinstance(obj, (torch.dtype, torch.layout, torch.memory_format)):
-            return str, (str(obj),)  # they count as of whichever module is found to name them
+            return str, (str(obj),)  # pickle may find their names in different modules
         if isinstance(obj, nn.Module):
-            return dict, ([type(obj), *((k, _ordered(v)) for k, v in vars(obj).items() if k not in _PASSING)],)
+            return dict, (
+                [type(obj), *((k, _ordered(v)) for k, v in vars(obj).items() if k not in _IGNORED_ATTRIBUTES)],
+            )
         if isinstance(obj, (type, FunctionType)):
             for part in inspect.getmro(obj) if isinstance(obj, type) else [obj]:
                 if part not in self._sources:
@@ -100,19 +112,19 @@ class _Hasher(pickle.Pickler):
 
 
 def _ordered(value: object) -> object:
-    """Returns a set as a sorted list, as its own order differs from process to process."""
+    """Returns a set as a sorted list, since the order of sets differs between processes."""
     return sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value
 
 
-def _source(thing: Any) -> bytes:
-    """Returns the source of a class or function, or its instructions where that was typed in, as in a notebook."""
+def _source(obj: Any) -> bytes:
+    """Returns the source code of a class or function, or its bytecode if there is no source file."""
     try:
-        return inspect.getsource(thing).encode()
+        return inspect.getsource(obj).encode()
     except (OSError, TypeError):
-        functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
-        return repr([_instructions(f.__code__) for f in functions if isinstance(f, FunctionType)]).encode()
+        functions = [obj, *vars(obj).values()] if isinstance(obj, type) else [obj]
+        return repr([_bytecode(f.__code__) for f in functions if isinstance(f, FunctionType)]).encode()
 
 
-def _instructions(code: CodeType) -> list[object]:
-    constants = [_instructions(each) if isinstance(each, CodeType) else each for each in code.co_consts]
+def _bytecode(code: CodeType) -> list[object]:
+    constants = [_bytecode(each) if isinstance(each, CodeType) else each for each in code.co_consts]
     return [code.co_code, code.co_names, constants]

@@ -81,7 +81,7 @@ class _LookupTable:
 
     def __init__(self, classes: Sequence[tuple[int, Code]], ignore: Sequence[Code]) -> None:
         entries = [*classes, *((_VOID, code) for code in ignore)]
-        codes = [_as_plain(code) for _, code in entries]
+        codes = [_to_int_or_tuple(code) for _, code in entries]
         self.colors = not isinstance(codes[0], int)
         for code in codes:
             self._check(code)
@@ -89,7 +89,7 @@ class _LookupTable:
             raise ValueError(f"Expected `codes` and `ignore` to have each code once, but {repeated[0]} is there twice")
         self.codes = codes
         keys = pack(np.array(codes)) if self.colors else np.array(codes)
-        # zeros are not a class: they take no memory until they are read; the last entry is for all larger values
+        # 0 marks unknown values, as zeros take no memory until they are read; the last entry is for all larger values
         self.table = np.zeros(int(keys.max()) + 2, np.int16)
         self.table[keys] = [index + 1 if index != _VOID else _VOID for index, _ in entries]
 
@@ -124,7 +124,7 @@ class _LookupTable:
         )
 
 
-def _as_plain(code: Code) -> int | tuple[int, ...]:
+def _to_int_or_tuple(code: Code) -> int | tuple[int, ...]:
     if isinstance(code, (int, np.integer)):
         return int(code)
     if isinstance(code, (str, float)):

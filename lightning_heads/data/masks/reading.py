@@ -38,8 +38,8 @@ def read_mask(path: str | Path, colors: bool = False) -> Values:
         colors: Whether to read RGB colors, of a palette image those of the palette.
 
     Raises:
-        MaskReadError: If the file is missing, empty or not an image, has colors without `colors` or more than 8 bits
-            with it, has several channels of 16 bits, or has negative or fractional numbers.
+        MaskReadError: If the file is missing, empty or not an image, has colors although `colors` is false, has more
+            than 8 bits although it is true, has several channels of 16 bits, or has negative or fractional numbers.
     """
     path = Path(path)
     try:
@@ -76,11 +76,11 @@ def read_mask(path: str | Path, colors: bool = False) -> Values:
 def mask_values(
     paths: str | Path | Sequence[str | Path], *, colors: bool = False, num_workers: int = 2, progress: bool = True
 ) -> dict[int, int] | dict[tuple[int, int, int], int]:
-    """Counts the pixels of each value, or of each color, in masks, to choose the `codes` of a data module by.
+    """Counts the pixels of each value, or of each color, in masks: the values to list in `codes` of a data module.
 
     Args:
         paths: The files, or a folder that is searched recursively.
-        colors: Whether to count colors `(r, g, b)`; see `read_mask`.
+        colors: Whether to count colors `(r, g, b)`, of a palette image those of the palette.
         num_workers: Number of files that are read at a time.
         progress: Whether to show a progress bar.
 

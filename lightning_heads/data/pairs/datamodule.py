@@ -1,4 +1,4 @@
-"""What the data modules of pairs of images share."""
+"""Base class of data modules of pairs of images."""
 
 import os
 from collections.abc import Sequence
@@ -47,36 +47,37 @@ class PairDataArgs(PairingArgs, total=False):
 
 @forwards(PairLoadingArgs, to=ImageData)
 class PairData(ImageData):
-    """Loaders over pairs of images. A subclass finds the images and their classes and passes them on.
+    """Base class of the data modules of image pairs: builds the data loaders from images and their classes.
 
-    A batch is the first images and the second ones, float `(b, c, h, w)` in 0..1, and whether each two are of one
-    class, bool `(b,)`. A training epoch has a pair for every training image, whose partner is drawn anew in each, as
-    the Siamese chapter of fastai's book does; both are augmented on their own. Validation and test have a pair for each
-    of their images too, always the same. Pairs never mix the splits.
+    A subclass finds the images and their classes and passes them to the constructor. A batch consists of the first and
+    the second images, each float `(b, c, h, w)` in 0..1, and whether both are of one class, bool `(b,)`. A training
+    epoch has one pair per training image, whose partner is drawn anew in every epoch, as in the Siamese chapter of
+    fastai's book; the two images are augmented independently. Validation and test have one pair per image as well,
+    which are drawn once. Both images of a pair are of the same split.
 
     Args:
-        samples: Images of each split that there is, and the class index of each.
-        image_classes: Names of the images' classes. `class_names` are those of a pair, `different` and `same`.
-        root: Folder that the paths of lists and of `neighbors` are relative to.
-        same_fraction: Probability that a drawn partner is another image of the same class. Else a class is drawn, then
-            an image of it. An image that is the only one of its class is in different pairs alone.
-        pairs: A csv file of pairs to use in place of drawn ones: columns `first` and `second`, paths relative to
-            `root`; `same`, 0 or 1, false or true, no or yes; and perhaps `split`, which is `valid` by default. Images
-            that its validation or test pairs name belong there, where no others do, and are not trained on.
-        hard_negative_fraction: Share of the different training pairs whose partner looks like the image: it is drawn
-            from the nearest images of other classes.
-        neighbors: An `EmbeddingIndex` file that holds every training image, by which these are found.
-        num_neighbors: How many of them there are for an image.
-        valid_fraction: Share of the images for validation, where it has none of its own.
-        test_fraction: Share of the images for testing, likewise.
-        seed: Seed of that split, and of the validation and test pairs.
-        predict_pairs: A csv file of pairs of any images to predict: columns `first` and `second`, paths relative to
-            `root`. By default the pairs of the test.
+        samples: Images of each split that has any, and their class indices.
+        image_classes: Names of the classes of images. `class_names` are those of pairs, `different` and `same`.
+        root: Folder that the paths in csv files of pairs, and the names in `neighbors`, are relative to.
+        same_fraction: Probability that a drawn partner is another image of the same class; otherwise another class is
+            drawn, then an image of it. The partner of an image that is alone in its class is always of another class.
+        pairs: Csv file of pairs to use in place of drawn ones, with the columns `first` and `second`, paths relative to
+            `root`, `same`, 0 or 1, false or true, no or yes, and optionally `split`, which is `valid` by default. If
+            validation or test has no images of its own, it takes those of its listed pairs from the training images.
+        hard_negative_fraction: Fraction of the training pairs of different classes whose partner is a hard negative: it
+            is drawn from the images of other classes that are nearest in `neighbors`.
+        neighbors: File of an `EmbeddingIndex` of all training images, by which hard negatives are found.
+        num_neighbors: Number of nearest images of other classes that a hard negative is drawn from.
+        valid_fraction: Fraction of the training images to hold out for validation, unless there are validation images.
+        test_fraction: Fraction of the training images to hold out for testing, unless there are test images.
+        seed: Seed of the random split, and of the pairs of validation and test.
+        predict_pairs: Csv file of pairs of any images to predict, with the columns `first` and `second`, paths relative
+            to `root`. By default the test pairs are predicted.
 
     Raises:
-        FileNotFoundError: If a list or an image that it names is missing.
-        ValueError: If pairs cannot be drawn of the images of a split, as of one class, or a list names other images
-            than those of its split.
+        FileNotFoundError: If a csv file, or an image that it lists, is missing.
+        ValueError: If no pairs can be drawn from the images of a split, for example as all are of one class, or a csv
+            file lists images that are not of the split of their pair.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class PairData(ImageData):
             raise ValueError(f"Expected `hard_negative_fraction` to be from 0 to 1, but got {hard_negative_fraction}")
         if hard_negative_fraction and (neighbors is None or "train" in listed):
             raise ValueError(
-                f"Expected `neighbors`, and training pairs that `pairs` does not list, for `hard_negative_fraction` of "
+                f"Expected `neighbors`, and no training pairs in `pairs`, for `hard_negative_fraction` of "
                 f"{hard_negative_fraction}"
             )
         if num_neighbors < 1:
@@ -119,25 +120,27 @@ class PairData(ImageData):
         self.image_classes, self.root, self.listed = [*image_classes], root, listed
         self.same_fraction, self.hard_negative_fraction, self.seed = same_fraction, hard_negative_fraction, seed
         self.neighbors, self.num_neighbors = None if neighbors is None else Path(neighbors), num_neighbors
-        self._to_predict = None
+        self._pairs_to_predict = None
         if predict_pairs is not None:
             found = read_pair_list(Path(predict_pairs), root, "predict_pairs", labeled=False)
-            self._to_predict = [pair for part in found.values() for pair in part]
+            self._pairs_to_predict = [pair for part in found.values() for pair in part]
         self._nearest: Tensor | None = None
         for split in samples:
             if split not in listed:
-                self._drawn(split)
+                self._draw_pairs(split)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        if self._to_predict is None:
+        if self._pairs_to_predict is None:
             if "test" not in self.samples:
-                raise ValueError(f"Expected test images or `predict_pairs`, but got {', '.join(self.samples)} alone")
+                raise ValueError(
+                    f"Expected test images or `predict_pairs`, but the data has only {', '.join(self.samples)}"
+                )
             self.setup("test")
             return self.test_dataloader()
-        paths = [*dict.fromkeys(path for pair in self._to_predict for path in pair.paths)]
+        paths = [*dict.fromkeys(path for pair in self._pairs_to_predict for path in pair.paths)]
         if self.on_error == "skip":
             paths = [paths[i] for i in self._readable(paths, "predict")]
-        return self._loader(PairedImages(self._images(paths), indices_of(self._to_predict, paths)))
+        return self._loader(PairedImages(self._images(paths), indices_of(self._pairs_to_predict, paths)))
 
     def _dataset(self, split: Split, random: bool = False) -> PairedImages:
         paths = self._split(split).paths
@@ -145,10 +148,10 @@ class PairData(ImageData):
         if split in self.listed:
             return PairedImages(images, indices_of(self.listed[split], paths))
         if split != "train":
-            return PairedImages(images, self._drawn(split).fixed(self.seed))
+            return PairedImages(images, self._draw_pairs(split).fixed(self.seed))
         if self.neighbors is None or not self.hard_negative_fraction:
-            return PairedImages(images, self._drawn(split))
-        return PairedImages(images, self._drawn(split, self._nearest_of_others(self.neighbors)))
+            return PairedImages(images, self._draw_pairs(split))
+        return PairedImages(images, self._draw_pairs(split, self._nearest_of_others(self.neighbors)))
 
     def _images(self, paths: list[Path], random: bool = False) -> ImageDataset:
         return ImageDataset(
@@ -159,7 +162,7 @@ class PairData(ImageData):
             augment=self.augmentation if random else None,
         )
 
-    def _drawn(self, split: Split, nearest: Tensor | None = None) -> DrawnPairs:
+    def _draw_pairs(self, split: Split, nearest: Tensor | None = None) -> DrawnPairs:
         hard_negative_fraction = 0.0 if nearest is None else self.hard_negative_fraction
         try:
             return DrawnPairs(
@@ -172,14 +175,14 @@ class PairData(ImageData):
         return torch.tensor(self._split(split).tolist())
 
     def _nearest_of_others(self, neighbors: Path) -> Tensor:
-        """Returns the training images of other classes that are nearest to each, which are found once."""
+        """Returns the indices `(n, k)` of the training images of other classes nearest to each, computed once."""
         paths = self._split("train").paths
         if self._nearest is None or len(self._nearest) != len(paths):
             index = EmbeddingIndex.load(neighbors)
             rows = {name: i for i, name in enumerate(index.names)}
             rows |= {os.path.abspath(path): i for i, path in enumerate(index.paths)}
             names = [Path(os.path.relpath(path, self.root)).as_posix() for path in paths]
-            # a data set that was moved since has the same names
+            # files are matched by name too, in case the data set was moved after it was indexed
             found = [rows.get(os.path.abspath(path), rows.get(name)) for path, name in zip(paths, names, strict=True)]
             if None in found:
                 raise ValueError(

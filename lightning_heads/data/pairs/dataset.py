@@ -1,4 +1,4 @@
-"""Images two by two, and how pairs of them are drawn."""
+"""Data set of pairs of images, and random pairs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from ..images.dataset import ImageDataset
 
 
 class Pair(NamedTuple):
-    """Indices of two images, and whether they are of one class, or None where that is unknown."""
+    """Indices of two images, and whether they are of one class, or None if that is unknown."""
 
     first: int
     second: int
@@ -26,10 +26,11 @@ class PairPaths(NamedTuple):
 
 
 class DrawnPairs:
-    """A pair for each image: itself, and a partner that is drawn whenever the pair is asked for.
+    """Random pairs, one per image: the image, and a partner that is drawn at each access.
 
-    The partner is another image of its class, or an image of another class, which is drawn before the image, so that
-    large classes are no likelier than small ones. Draws come from torch's generator.
+    The partner is another image of the same class, or an image of another class. In the latter case the class is drawn
+    first, then an image of it, so that large and small classes are equally likely. Random numbers are drawn from
+    torch's generator.
 
     >>> pairs = DrawnPairs(torch.tensor([0, 0, 0, 1, 1, 1]))
     >>> [pair.first for pair in pairs.fixed(seed=0)]
@@ -37,13 +38,13 @@ class DrawnPairs:
 
     Args:
         labels: The class of each image, `(n,)`.
-        same_fraction: Probability of a partner of the same class. An image that is the only one of its class always
-            gets one of another.
-        nearest: Images of other classes that are hard to tell from each image, `(n, k)`; see `nearest_of_others`.
-        hard_negative_fraction: Share of the partners of another class that is drawn from `nearest`.
+        same_fraction: Probability of a partner of the same class. The partner of an image that is alone in its class
+            is always of another class.
+        nearest: Indices of the hard negatives of each image, `(n, k)`; see `nearest_of_others`.
+        hard_negative_fraction: Fraction of the partners of another class that is drawn from `nearest`.
 
     Raises:
-        ValueError: If a fraction is out of range, there is one class alone, or no class has two images.
+        ValueError: If a fraction is out of range, there are fewer than two classes, or no class has two images.
     """
 
     def __init__(
@@ -65,12 +66,16 @@ class DrawnPairs:
         self.same_fraction, self.nearest, self.hard_negative_fraction = same_fraction, nearest, hard_negative_fraction
         _, self.labels, counts = torch.unique(labels, return_inverse=True, return_counts=True)
         if len(counts) < 2:
-            raise ValueError("Expected images of two classes or more, as there are no different pairs within one")
+            raise ValueError(
+                f"Expected images of two classes or more for pairs of different classes, but got {len(counts)}"
+            )
         if counts.max() < 2:
-            raise ValueError("Expected a class with two images or more, as there are no same pairs without")
+            raise ValueError(
+                "Expected a class with two images or more for pairs of one class, but every class has one image"
+            )
         order = self.labels.argsort(stable=True)
         self.members = order.split(counts.tolist())
-        self.places = torch.empty_like(order)  # of each image in its class
+        self.places = torch.empty_like(order)  # position of each image within its class
         self.places[order] = torch.cat([torch.arange(count) for count in counts.tolist()])
 
     def __len__(self) -> int:
@@ -81,35 +86,35 @@ class DrawnPairs:
         return self._draw(index, has_another and float(torch.rand(())) < self.same_fraction)
 
     def fixed(self, seed: int) -> list[Pair]:
-        """Draws the pairs once, the share of same ones as near as can be, and leaves torch's generator as it is."""
+        """Draws pairs with `same_fraction` kept as closely as possible, and leaves torch's generator unchanged."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             order = torch.randperm(len(self)).tolist()
-            able = [index for index in order if len(self.members[int(self.labels[index])]) > 1]
-            same = {*able[: max(1, round(self.same_fraction * len(self)))]}
+            candidates = [index for index in order if len(self.members[int(self.labels[index])]) > 1]
+            same = {*candidates[: max(1, round(self.same_fraction * len(self)))]}
             return [self._draw(index, index in same) for index in range(len(self))]
 
     def _draw(self, index: int, same: bool) -> Pair:
         label = int(self.labels[index])
         if same:
             members = self.members[label]
-            return Pair(index, int(members[_other(len(members), int(self.places[index]))]), True)
+            return Pair(index, int(members[_random_index_except(len(members), int(self.places[index]))]), True)
         if self.nearest is not None and float(torch.rand(())) < self.hard_negative_fraction:
             nearest = self.nearest[index]
-            return Pair(index, int(nearest[_below(len(nearest))]), False)
-        others = self.members[_other(len(self.members), label)]
-        return Pair(index, int(others[_below(len(others))]), False)
+            return Pair(index, int(nearest[_random_index(len(nearest))]), False)
+        others = self.members[_random_index_except(len(self.members), label)]
+        return Pair(index, int(others[_random_index(len(others))]), False)
 
 
 class PairedImages(Dataset[Any]):
-    """Images two by two: gives `(image1, image2, same)`, or `(image1, image2)` of pairs of which that is unknown.
+    """Data set of pairs of images: returns `(image1, image2, same)`, or `(image1, image2)` if `same` is unknown.
 
     Args:
-        images: The single images.
-        pairs: Which of them to put together: `DrawnPairs`, or a list.
+        images: Data set of the single images.
+        pairs: The pairs as indices of images: `DrawnPairs`, or a list.
 
     Attributes:
-        paths: The files of each pair of a list; None where pairs are drawn.
+        paths: The files of each pair of a list; None if pairs are drawn.
     """
 
     def __init__(self, images: ImageDataset, pairs: DrawnPairs | list[Pair]) -> None:
@@ -129,14 +134,14 @@ class PairedImages(Dataset[Any]):
 
 
 def nearest_of_others(embeddings: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Returns the indices `(n, count)` of the images of other classes whose embeddings are the nearest, by cosine.
+    """Returns the indices `(n, count)` of the nearest images of other classes, by cosine similarity of embeddings.
 
-    Where classes leave fewer others, there are as many as the largest leaves.
+    If fewer images are outside the largest class, `count` is their number.
 
     Args:
-        embeddings: An embedding of each image, `(n, d)`, of length one.
+        embeddings: An embedding of each image, `(n, d)`, of unit length.
         labels: The class of each image, `(n,)`.
-        count: How many to find.
+        count: Number of images to find for each.
     """
     count = min(count, len(labels) - int(torch.unique(labels, return_counts=True)[1].max()))
     found = []
@@ -147,10 +152,12 @@ def nearest_of_others(embeddings: Tensor, labels: Tensor, count: int) -> Tensor:
     return torch.cat(found)
 
 
-def _other(count: int, excluded: int) -> int:
-    drawn = _below(count - 1)
+def _random_index_except(count: int, excluded: int) -> int:
+    """Draws an index below `count` other than `excluded`."""
+    drawn = _random_index(count - 1)
     return drawn + (drawn >= excluded)
 
 
-def _below(count: int) -> int:
+def _random_index(count: int) -> int:
+    """Draws an index below `count`."""
     return int(torch.randint(count, ()))

@@ -1,4 +1,4 @@
-"""Pairs of images that lie in one folder a class."""
+"""Data module of pairs of images that lie in one folder per class."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from .datamodule import PairData, PairDataArgs
 
 @forwards(PairDataArgs, to=PairData)
 class PairFolderData(PairData):
-    """Pairs of images in one folder a class: `root/train/<class>/*` and `root/valid/<class>/*`, or `root/<class>/*`.
+    """Pairs of images in class folders: `root/train/<class>/*` and `root/valid/<class>/*`, or `root/<class>/*`.
 
-    Without a validation folder, a share of the images is set aside, seeded and stratified by class. Validation and test
-    may be of other classes than training, such as persons that a model has not met.
+    Without a folder for validation or test, that fraction of the training images is held out, seeded and stratified by
+    class. Validation and test may have other classes than training, such as persons that the model has not seen.
 
     Args:
-        root: The folder.
+        root: Folder that contains the folders of the splits, or of the classes.
 
     Raises:
-        FileNotFoundError: If there is no such folder or list, or an image of a list is missing.
-        ValueError: If there are no images, or no pairs of them; see `PairData`.
+        FileNotFoundError: If the folder, a csv file, or an image that it lists is missing.
+        ValueError: If there are no images, or no pairs can be drawn from them; see `PairData`.
     """
 
     def __init__(

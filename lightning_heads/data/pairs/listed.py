@@ -13,7 +13,7 @@ _SAME = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes"
 
 @dataclass(frozen=True)
 class ListedPair:
-    """Two files, whether they are of one class, or None where that is not said, and where the list has them."""
+    """Two files, whether they are of one class, or None if that is unknown, and their line in the csv file."""
 
     first: Path
     second: Path
@@ -27,17 +27,17 @@ class ListedPair:
 
 
 def read_pair_list(table: Path, root: Path, argument: str, labeled: bool = True) -> dict[Split, list[ListedPair]]:
-    """Reads a csv file with the columns `first`, `second`, `same` and perhaps `split`, which is `valid` by default.
+    """Reads a csv file with the columns `first`, `second`, `same` and optionally `split`, `valid` by default.
 
     Args:
         table: The file.
         root: Folder that the paths are relative to.
-        argument: Whose value the file is, for an error.
-        labeled: Whether `same` is read: 0 or 1, false or true, no or yes.
+        argument: Name of the argument whose value the file is, for errors.
+        labeled: Whether to read `same`: 0 or 1, false or true, no or yes.
 
     Raises:
-        FileNotFoundError: If the file is missing, or an image that it lists.
-        ValueError: If it is no such csv; its line is named.
+        FileNotFoundError: If the file, or an image that it lists, is missing.
+        ValueError: If a column is missing, or a line has another value; the error names the line.
     """
     if not table.is_file():
         raise FileNotFoundError(f"Expected `{argument}` to be a csv file, but there is none at {table}")
@@ -57,7 +57,7 @@ def read_pair_list(table: Path, root: Path, argument: str, labeled: bool = True)
 
 
 def take_listed(found: dict[Split, Samples], listed: dict[Split, list[ListedPair]]) -> dict[Split, Samples]:
-    """Moves what the pairs of validation and test name there from training, where they have no samples of their own."""
+    """Moves images of listed validation or test pairs there from training, if that split has no images of its own."""
     found = {**found}
     for split in listed:
         if split not in found:
@@ -70,21 +70,21 @@ def take_listed(found: dict[Split, Samples], listed: dict[Split, list[ListedPair
 
 
 def check_listed(samples: dict[Split, Samples], listed: dict[Split, list[ListedPair]]) -> None:
-    """Raises ValueError where a pair is not of images of its own split."""
+    """Raises ValueError if a listed pair has an image that is not of the pair's split."""
     splits = {path: split for split, part in samples.items() for path in part.paths}
     for split, pairs in listed.items():
         for pair in pairs:
             for path in pair.paths:
                 if path not in splits:
-                    raise ValueError(f"Expected pairs of the data's own images, but {path} is none ({pair.line})")
+                    raise ValueError(f"Expected pairs of images of the data set, but {path} is not one ({pair.line})")
                 if splits[path] != split:
                     raise ValueError(
                         f"Expected {split} pairs to be of {split} images, but {path} is a {splits[path]} image "
-                        f"({pair.line}); without `valid_fraction` and `test_fraction` none are set aside"
+                        f"({pair.line}); no images are held out at random if `valid_fraction` and `test_fraction` are 0"
                     )
 
 
 def indices_of(pairs: list[ListedPair], paths: list[Path]) -> list[Pair]:
-    """Returns the pairs both of whose files are among the paths, by their indices there."""
+    """Returns the pairs that have both files in `paths`, as indices of it."""
     index = {path: i for i, path in enumerate(paths)}
     return [Pair(index[p.first], index[p.second], p.same) for p in pairs if p.first in index and p.second in index]

@@ -1,4 +1,4 @@
-"""Pairs of images that a csv file lists with their classes."""
+"""Data module of pairs of images that a csv file lists with their classes."""
 
 from pathlib import Path
 
@@ -11,23 +11,24 @@ from .datamodule import PairData, PairingArgs
 
 @forwards(PairingArgs, to=PairData)
 class PairTableData(PairData):
-    """Pairs of images, listed in a csv file with a header: a path, and the class.
+    """Pairs of images that a csv file with a header lists with their classes.
 
-    Validation and test may be of other classes than training, such as persons that a model has not met.
+    Validation and test may have other classes than training, such as persons that the model has not seen.
 
     Args:
-        table: The csv file, a line an image. One whose lines are pairs is for `pairs`.
-        root: Folder that the paths are relative to; the table's own by default.
+        table: The csv file, one row per image; a csv file of pairs is given as `pairs`.
+        root: Folder that the paths are relative to; by default that of the table.
         path: Column of the paths.
         label: Column of the class name.
-        split: Column that says `train`, `valid` or `test`; else shares are set aside, seeded and stratified by class.
-        delimiter: What separates the columns.
-        valid_fraction: Share of the images for validation, where there is no `split`.
-        test_fraction: Share of the images for testing, likewise.
+        split: Column of the split of each image: `train`, `valid` or `test`. By default the split is random and
+            stratified by class.
+        delimiter: Character that separates the columns of the csv file.
+        valid_fraction: Fraction of the images to hold out for validation, if `split` is not given.
+        test_fraction: Fraction of the images to hold out for testing, if `split` is not given.
 
     Raises:
-        FileNotFoundError: If the table or a list is missing, or an image that they name.
-        ValueError: If a column is missing, a class is empty, or there are no pairs of the images; see `PairData`.
+        FileNotFoundError: If a csv file, or an image that it lists, is missing.
+        ValueError: If a column is missing, a class is empty, or no pairs can be drawn from the images; see `PairData`.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class PairTableData(PairData):
         root = table.parent if root is None else Path(root)
         rows = read_table(table, delimiter, [path, label, *([split] if split else [])])
         image_classes, targets = classes_of(rows, label, table)
-        everything = Samples(paths_of(rows, root, path, table), targets)
-        _check_once(everything.paths, table)
+        all_samples = Samples(paths_of(rows, root, path, table), targets)
+        _check_unique(all_samples.paths, table)
         super().__init__(
-            everything.split(split_column(rows, split, table)) if split else {"train": everything},
+            all_samples.split(split_column(rows, split, table)) if split else {"train": all_samples},
             image_classes,
             root,
             valid_fraction=0.0 if split else valid_fraction,
@@ -59,8 +60,8 @@ class PairTableData(PairData):
         )
 
 
-def _check_once(paths: list[Path], table: Path) -> None:
-    """Raises ValueError where an image is listed twice, and could be in two splits."""
+def _check_unique(paths: list[Path], table: Path) -> None:
+    """Raises ValueError if an image is listed twice, since it could be in two splits."""
     lines: dict[Path, int] = {}
     for i, path in enumerate(paths):
         if lines.setdefault(path, i) != i:

@@ -1,4 +1,4 @@
-"""Image-to-image training data made from photographs."""
+"""Data module of degraded images as inputs and originals as targets, for image restoration."""
 
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
@@ -32,39 +32,44 @@ class RestorationLoadingArgs(TypedDict, total=False):
 
 @forwards(RestorationLoadingArgs, to=ImageData)
 class RestorationData(ImageData):
-    """Bad images with the good ones to make of them: made from any folder of photographs, or two parallel folders.
+    """Degraded images and their originals for restoration, from a folder of photographs or two parallel folders.
 
-    The photographs lie in `root`, however deep; those below `root/train`, `root/valid` and `root/test` are split as
-    they lie, else shares are set aside, seeded. Each is cropped and augmented, and is the target; the input is what
-    `degradation` makes of it: at random in training, and for a validation or test image always the same.
+    Photographs are found in `root` recursively. Those below `root/train`, `root/valid` and `root/test` are of that
+    split; without a folder for validation or test, that fraction of the training images is held out, seeded. A target
+    is a photograph, cropped and in training augmented. Its input is that target degraded by `degradation`: at random in
+    training, and always alike for an image of validation or test.
 
     >>> data = RestorationData("photos", degradation=Downscale(4))  # doctest: +SKIP
 
     Args:
-        root: The folder.
-        degradation: Makes an input of a target, float `(c, h, w)` in 0..1, keeping height and width: `Downscale`,
-            `Crappify`, `Grayscale`, `Noise`, or a module of one's own, which draws from torch's generator. With
-            `torch.nn.Identity` input and target are the same, as to learn a style.
-        targets: In place of a degradation, a folder with a target for each image in `root`, of the same path within
-            the folder but for the suffix, and of the same size.
-        valid_fraction: Share of the images for validation, where there is no folder for it.
-        test_fraction: Share of the images for testing, likewise.
-        seed: Seed of that split, and of what the degradation of validation and test images draws.
-        whole: Whether validation and test images are whole, in a batch each, as those to predict always are. Else they
-            are cut at their center; where some are smaller than `image_size`, each is in a batch of its own too.
-        predict_root: A folder of bad images, searched recursively, or one, to restore; for super-resolution they are
-            enlarged first, for colorization their luminance is taken. By default the inputs of the test.
+        root: Folder of the photographs; with `targets`, of the degraded images.
+        degradation: Module that computes an input from a target, float `(c, h, w)` in 0..1, of the same height and
+            width: `Downscale`, `Crappify`, `Grayscale`, `Noise`, or your own, which must draw random numbers from
+            torch's generator. With `torch.nn.Identity` inputs equal targets, for example to learn a style.
+        targets: Folder of targets, in place of a degradation: one for each image in `root`, at the same relative path
+            except for the suffix, and of the same size.
+        valid_fraction: Fraction of the training images to hold out for validation, if there is no folder for it.
+        test_fraction: Fraction of the training images to hold out for testing, if there is no folder for it.
+        seed: Seed of the random split, and of the random numbers in the degradation of validation and test images.
+        whole: Whether validation and test images are whole and one per batch, as images to predict always are.
+            Otherwise they are cropped at the center; if some are smaller than `image_size`, there is one per batch too.
+        predict_root: Folder of degraded images to restore, searched recursively, or one image file; for
+            super-resolution they are upscaled first, for colorization converted to luminance. By default the inputs of
+            the test images.
         image_size: Height and width of a training crop, in pixels.
         batch_size: Images in a batch.
-        resize: How images are brought to `image_size`; see `ResizeTo`. By default crops of the photographs as they are.
-            Smaller ones are mirrored in training, and left as they are in evaluation, which counts real pixels alone.
-        augmentation: Changes a training image before it is degraded; of parallel folders, input and target alike, as
-            torchvision's transforms change several images. By default a horizontal flip, which blurs nothing.
-        channels: Channels of the photographs: 1, 3 or 4.
+        resize: How images are resized to `image_size`: `none` crops without scaling, `crop` scales an image to cover
+            that size and crops the rest, `squish` changes the aspect ratio, and `pad` scales an image to fit into it.
+            Sides that are shorter are padded by mirroring in training, and not padded in evaluation, so that metrics
+            are of real pixels only.
+        augmentation: Module that augments a training image before it is degraded, or with `targets` input and target
+            alike, as torchvision's transforms do with several images. By default a horizontal flip, which does not
+            blur.
+        channels: Channels of the photographs: 1 for grayscale, 3 for RGB, 4 for RGB with transparency.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or an image has no target.
-        ValueError: If there are no images, or not either `degradation` or `targets`.
+        FileNotFoundError: If the folder does not exist, or an image has no target.
+        ValueError: If there are no images, or both or neither of `degradation` and `targets` are given.
     """
 
     def __init__(
@@ -87,11 +92,12 @@ class RestorationData(ImageData):
     ) -> None:
         if (degradation is None) == (targets is None):
             raise ValueError(
-                "Expected either `degradation` or `targets`; with torch.nn.Identity() inputs are the targets themselves"
+                f"Expected either `degradation` or `targets`, but got {'neither' if targets is None else 'both'}; with "
+                "`degradation=torch.nn.Identity()` inputs equal targets"
             )
         if channels not in _CHANNEL_NAMES:
             raise ValueError(f"Expected `channels` to be 1, 3 or 4, but got {channels}")
-        found = _samples(Path(root), None if targets is None else Path(targets))
+        found = _find_samples(Path(root), None if targets is None else Path(targets))
         super().__init__(
             hold_out(found, valid_fraction, test_fraction, seed),
             _CHANNEL_NAMES[channels],
@@ -108,12 +114,12 @@ class RestorationData(ImageData):
 
     @property
     def num_outputs(self) -> int:
-        """Channels of a target."""
+        """Number of channels of a target."""
         return self.channels
 
     @property
     def in_channels(self) -> int:
-        """Channels of an input."""
+        """Number of channels of an input."""
         if self.degradation is None:
             return self.channels
         with torch.random.fork_rng(devices=[]):
@@ -144,7 +150,7 @@ class RestorationData(ImageData):
         )
 
     def _loader(self, dataset: Any) -> DataLoader[Any]:
-        batch_size = self.batch_size if _one_size(dataset.size, dataset.paths) else 1
+        batch_size = self.batch_size if _have_one_size(dataset.size, dataset.paths) else 1
         return DataLoader(dataset, batch_size=batch_size, **self._workers())
 
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
@@ -153,8 +159,8 @@ class RestorationData(ImageData):
         return verify(len(paths), self._dataset(split).read, self.num_workers)
 
 
-def _one_size(size: ResizeTo, paths: list[Path]) -> bool:
-    """Tells whether all images come out in one size."""
+def _have_one_size(size: ResizeTo, paths: list[Path]) -> bool:
+    """Returns whether all images have the same size after resizing."""
     if size.whole:
         return False
     if size.fill is not None or size.method in ("crop", "squish"):
@@ -167,12 +173,12 @@ def _short_side(path: Path) -> float:
     try:
         with Image.open(path) as file:
             return float(min(file.size))
-    except Exception:  # is reported where it is read
+    except Exception:  # an error is raised when the image is read
         return float("inf")
 
 
-def _samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
-    """Finds the images of each split's folder, or of the only one, and their targets: if there are no others, they."""
+def _find_samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
+    """Finds the images of each split and their targets, which are the images themselves if `targets` is None."""
     folders = split_folders(root)
     found = {split: find_images(folder) for split, folder in folders.items()}
     for split, paths in found.items():
@@ -183,13 +189,13 @@ def _samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
     require_folder(targets, "targets")
     by_name = images_by_name(targets)
     return {
-        split: Samples(paths, [_target(path, root, targets, by_name) for path in paths])
+        split: Samples(paths, [_find_target(path, root, targets, by_name) for path in paths])
         for split, paths in found.items()
     }
 
 
-def _target(path: Path, root: Path, targets: Path, by_name: dict[Path, Path]) -> Path:
+def _find_target(path: Path, root: Path, targets: Path, by_name: dict[Path, Path]) -> Path:
     name = path.relative_to(root).with_suffix("")
     if name not in by_name:
-        raise FileNotFoundError(f"Expected a target for {path}, but {targets} holds no {name} with a suffix")
+        raise FileNotFoundError(f"Expected a target for {path}, but {targets} has no image {name} of any suffix")
     return by_name[name]

@@ -1,4 +1,4 @@
-"""A data set of images with images as targets."""
+"""A data set of images whose targets are images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,16 +13,18 @@ from ..images.reading import ImageReadError, read_image
 
 
 class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Gives `(input, target)`, floats in 0..1: an image degraded and as it is, or two files.
+    """Data set that returns `(input, target)`, float in 0..1: a degraded image and the original, or two files.
 
     Args:
-        paths: The files.
-        targets: The targets' files, or None where each image is its own target.
+        paths: The image files.
+        targets: The files of the targets, or None if each image is its own target.
         channels: Channels to read; see `read_image`.
-        size: Brings a uint8 image, or an image and its target, to their size.
-        augment: Changes a float image in 0..1, or both alike, or None. They come as torchvision's `tv_tensors`.
-        degradation: Makes the input of the target, or None.
-        seed: Makes what is drawn for an image always the same; by default it is as the generators have it.
+        size: Resizes a uint8 image, or an image and its target.
+        augment: Augments a float image in 0..1, or an image and its target alike, or None. Images are torchvision's
+            `tv_tensors`.
+        degradation: Computes the input from the target, or None.
+        seed: Seed that makes the random numbers drawn for an image always the same; by default torch's generator is
+            used as it is.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
             return self._pair(index)
 
     def read(self, index: int) -> list[tv_tensors.Image]:
-        """Reads an image and its target, or the one image that is both, uint8 `(c, h, w)`.
+        """Reads an image and its target, or only the image if it is its own target, uint8 `(c, h, w)`.
 
         Raises:
             ImageReadError: If one of them cannot be read, or their sizes differ.
@@ -67,20 +69,21 @@ class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
         return [image, target]
 
     def _pair(self, index: int) -> tuple[Tensor, Tensor]:
-        images = _alike(self.size, self.read(index))
+        images = _apply(self.size, self.read(index))
         images = [tv_tensors.Image(image.to(torch.float32) / 255) for image in images]
         if self.augment is not None:
-            images = _alike(self.augment, images)
+            images = _apply(self.augment, images)
         image, target = (images[i].as_subclass(Tensor) for i in (0, -1))
         if self.degradation is not None:
             image = self.degradation(target)
             if image.shape[-2:] != target.shape[-2:]:
                 raise ValueError(
-                    "Expected `degradation` to keep an image's height and width, but it made "
-                    f"{tuple(image.shape)} of {tuple(target.shape)}"
+                    "Expected `degradation` to keep an image's height and width, but it returned "
+                    f"{tuple(image.shape)} for {tuple(target.shape)}"
                 )
         return image, target
 
 
-def _alike(transform: Callable[..., Any], images: list[tv_tensors.Image]) -> list[Any]:
+def _apply(transform: Callable[..., Any], images: list[tv_tensors.Image]) -> list[Any]:
+    """Applies a transform to one or two images in one call, so that random parameters are shared."""
     return [*transform(*images)] if len(images) > 1 else [transform(*images)]

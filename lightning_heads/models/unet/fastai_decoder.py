@@ -22,24 +22,17 @@ from .light_decoder import LastCross
 
 
 class FastaiDecoder(nn.Module):
-    """Maps an image `(b, c, h, w)` and its encoder's maps, from fine to coarse, to `(b, num_outputs, h, w)`.
+    """Maps an image `(b, c, h, w)` and its feature maps, from fine to coarse, to `(b, num_outputs, h, w)`.
 
-    Source: fastai's `DynamicUnet`. Its `bottle=True` crashes there; here it halves the last block's width inside.
+    Source: fastai's `DynamicUnet`. `bottle=True` crashes there; here it halves the inner channels of the last block.
+
+    The other arguments are those of `DynamicUnet`.
 
     Args:
-        channels: Channels of the maps.
-        reductions: Image size over map size, 1 or 2 for the finest.
+        channels: Channels of each map.
+        reductions: Image size divided by map size, of each map; 1 or 2 for the finest.
         in_channels: Channels of the image.
         num_outputs: Channels of the output.
-        upsample: See `DynamicUnet`, as for all that follow.
-        blur: Likewise.
-        blur_final: Likewise.
-        self_attention: Likewise.
-        last_cross: Likewise.
-        bottle: Likewise.
-        act: Likewise.
-        norm: Likewise.
-        max_width: Likewise.
     """
 
     def __init__(
@@ -111,7 +104,7 @@ class FastaiDecoder(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Doubles the coarser map and joins it with a skip: fastai's `UnetBlock`."""
+    """Upsamples the coarser map and concatenates it with a skip connection: fastai's `UnetBlock`."""
 
     def __init__(
         self,
@@ -144,7 +137,7 @@ class _Stage(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """Two convolutions beside the identity: fastai's `ResBlock`."""
+    """Residual block of two convolutions: fastai's `ResBlock`."""
 
     def __init__(self, width: int, inner: int, *, act: Activation, norm: Norm) -> None:
         super().__init__()

@@ -24,35 +24,29 @@ from ...layers import (
 
 LastCross = Literal["full", "half", "none"]
 
-# Channels of a stage over its reduction: 32 at 1/2, 64 at 1/4.
+# Channels of a stage divided by its reduction: 32 at 1/2 of the image size, 64 at 1/4.
 _WIDTH = 16
 
-# Channels of what is made of the image itself, without which thin structures are learnt late: at full resolution, and
-# where they are cheaper. The last is that of what they join at full resolution.
+# Channels computed from the image itself, without which thin structures are learned late: at full resolution, and at
+# half resolution, where they are cheaper. The last is the number of channels that they are added to at full resolution.
 _FULL_WIDTH, _HALF_WIDTH, _CONTEXT_WIDTH = 16, 24, 8
 
 
 class LightDecoder(nn.Module):
-    """Maps an image `(b, c, h, w)` and its encoder's maps, from fine to coarse, to `(b, num_outputs, h, w)`.
+    """Maps an image `(b, c, h, w)` and its feature maps, from fine to coarse, to `(b, num_outputs, h, w)`.
 
-    Each stage narrows the coarser map before it enlarges it, and convolves it with the skip once. The stages end at
-    half resolution, where the output is made as blocks of 2x2 pixels. What the image's own pixels add at full
-    resolution is a correction of it, a few channels wide: width there costs most in other decoders.
+    Each stage reduces the channels of the coarser map before it upsamples it, and has one convolution of it and the
+    skip connection. The stages end at half resolution, where the output is computed as 2x2 blocks of pixels. At full
+    resolution the image itself is used only to correct that output, by convolutions of few channels, since wide ones
+    there are most of the cost of other decoders.
+
+    The other arguments are those of `DynamicUnet`.
 
     Args:
-        channels: Channels of the maps.
-        reductions: Image size over map size, 1 or 2 for the finest.
+        channels: Channels of each map.
+        reductions: Image size divided by map size, of each map; 1 or 2 for the finest.
         in_channels: Channels of the image.
         num_outputs: Channels of the output.
-        upsample: See `DynamicUnet`, as for all that follow.
-        blur: Likewise.
-        blur_final: Likewise.
-        self_attention: Likewise.
-        last_cross: Likewise.
-        bottle: Likewise.
-        act: Likewise.
-        norm: Likewise.
-        max_width: Likewise.
     """
 
     def __init__(
@@ -84,11 +78,13 @@ class LightDecoder(nn.Module):
             self.image = conv_layer(in_channels * (4 if self.in_blocks else 1), _HALF_WIDTH, norm="none", act=act)
             joined[0].append(_HALF_WIDTH)
         self.stages = nn.ModuleList()
-        for i, (beside, scale) in enumerate(zip(reversed(joined), reversed(reductions[: len(skips)]), strict=True)):
+        for i, (skip_channels, scale) in enumerate(
+            zip(reversed(joined), reversed(reductions[: len(skips)]), strict=True)
+        ):
             last = i == len(skips) - 1
             stage = _Stage(
                 width,
-                sum(beside),
+                sum(skip_channels),
                 min(_WIDTH * scale // (2 if bottle and last else 1), max_width or _WIDTH * scale),
                 upsample,
                 blur=blur and (blur_final or not last),
@@ -108,11 +104,11 @@ class LightDecoder(nn.Module):
         *skips, x = maps
         pixels = to_blocks(image) if self.in_blocks else image
         joined = [[skip] for skip in skips]
-        joined[0] = [_fit(skips[0], pixels.shape[-2:])]
+        joined[0] = [_resize_to(skips[0], pixels.shape[-2:])]
         if self.image is not None:
             joined[0].append(self.image(pixels))
-        for stage, beside in zip(self.stages, reversed(joined), strict=True):
-            x = stage(x, beside)
+        for stage, stage_skips in zip(self.stages, reversed(joined), strict=True):
+            x = stage(x, stage_skips)
         out: Tensor = self.out(x)
         if self.in_blocks:
             out = self.blur(from_blocks(out, image.shape[-2:]))
@@ -120,12 +116,12 @@ class LightDecoder(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Enlarges the coarser map, narrowed, to the size of those beside it and convolves all."""
+    """Upsamples the coarser map, with fewer channels, to the size of the skip maps, and convolves all of them."""
 
     def __init__(
         self,
         ni: int,
-        beside: int,
+        skip_channels: int,
         width: int,
         upsample: UpsampleMethod,
         *,
@@ -137,17 +133,17 @@ class _Stage(nn.Module):
         super().__init__()
         self.width = width
         self.up = Upsample(ni, width, upsample, blur=blur, norm=norm, act=act)
-        self.conv = conv_layer(width + beside, width, norm=norm, act=act)
+        self.conv = conv_layer(width + skip_channels, width, norm=norm, act=act)
         if attention:
             self.conv.append(SelfAttention(width))
 
-    def forward(self, x: Tensor, beside: list[Tensor]) -> Tensor:
-        out: Tensor = convolve_joined(self.conv, [self.up(x, beside[0].shape[-2:]), *beside])
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        out: Tensor = convolve_joined(self.conv, [self.up(x, skips[0].shape[-2:]), *skips])
         return out
 
 
 class _Correction(nn.Module):
-    """Corrects an output, the first channels of `(b, n, h, w)`, by the others and the image `(b, c, h, w)`."""
+    """Corrects an output, the first channels of `(b, n, h, w)`, by the other channels and the image `(b, c, h, w)`."""
 
     def __init__(self, in_channels: int, num_outputs: int, act: Activation) -> None:
         super().__init__()
@@ -164,5 +160,5 @@ class _Correction(nn.Module):
         return out
 
 
-def _fit(x: Tensor, size: Sequence[int]) -> Tensor:
+def _resize_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")

@@ -1,4 +1,4 @@
-"""An encoder's pyramid, completed to half the image's size."""
+"""Feature pyramid of an encoder, extended to half the image's size."""
 
 from itertools import pairwise
 
@@ -10,29 +10,30 @@ from ...layers import conv_layer
 
 
 class CompletePyramid(nn.Module):
-    """Maps images in 0..1, `(b, c, h, w)`, to maps of about half the size of the one before, from 1/2 or 1 on.
+    """Feature pyramid of an encoder without missing scales: maps images in 0..1, `(b, c, h, w)`, to feature maps.
 
-    What the encoder gives at one scale from several depths is brought to a scale each, the shallower the finer, as in
-    Ranftl 2021, Vision Transformers for Dense Prediction. Scales finer than the encoder's own come from strided
-    convolutions of the image.
+    The finest map has the size of the image or half of it, each further one about half the size of the one before. If
+    the encoder returns maps of several depths at one scale, each is upsampled to a scale of its own, finer for
+    shallower ones, as in Ranftl 2021, Vision Transformers for Dense Prediction. Scales finer than the encoder's come
+    from strided convolutions of the image.
 
     Args:
-        encoder: The encoder; it loses what its pyramid does not need.
+        encoder: The encoder, from which parameters that its pyramid does not depend on are dropped in place.
 
     Attributes:
         channels: Channels of each map, from fine to coarse.
-        reductions: Input size over map size, likewise.
+        reductions: Input size divided by map size of each map, from fine to coarse.
 
     Raises:
-        ValueError: If the encoder has one map alone, so that there is nothing to connect.
+        ValueError: If the encoder has only one map, so that there are no skip connections.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         if len(encoder.channels) < 2:
             raise ValueError(
-                f"Expected {encoder.meta.name} to give maps of two scales or depths at least, for a U-Net to connect, "
-                f"but it gives {len(encoder.channels)}"
+                f"Expected {encoder.meta.name} to give maps of at least two scales or depths for the skip connections "
+                f"of a U-Net, but it gives {len(encoder.channels)}"
             )
         encoder.keep_pyramid()
         self.encoder = encoder
@@ -53,7 +54,7 @@ class CompletePyramid(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What height and width are best multiples of, so that each map is exactly half of the one before."""
+        """Number that height and width should be multiples of, so that each map is exactly half of the one before."""
         reductions = sorted(set(self.encoder.reductions))
         regular = all(coarse == 2 * fine for fine, coarse in pairwise(reductions))
         if self.encoder.meta.fixed_size:
@@ -65,7 +66,7 @@ class CompletePyramid(nn.Module):
         if len(self.reassemble):
             maps = maps[-len(self.reassemble) :]
             scales = [2**level for level in reversed(range(len(maps)))]
-            maps = [_enlarged(conv(m), n) for conv, m, n in zip(self.reassemble, maps, scales, strict=True)]
+            maps = [_upsample(conv(m), n) for conv, m, n in zip(self.reassemble, maps, scales, strict=True)]
         fine = []
         image = self.encoder.normalized(x)
         for conv in self.stem:
@@ -74,6 +75,6 @@ class CompletePyramid(nn.Module):
         return [*fine, *maps]
 
 
-def _enlarged(x: Tensor, scale: int) -> Tensor:
+def _upsample(x: Tensor, scale: int) -> Tensor:
     height, width = x.shape[-2:]
     return x if scale == 1 else F.interpolate(x, (height * scale, width * scale), mode="bilinear")

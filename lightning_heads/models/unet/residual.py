@@ -1,4 +1,4 @@
-"""A U-Net that restores its input."""
+"""A U-Net that predicts the difference from its input."""
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,14 @@ from .unet import DynamicUnet
 
 
 class ResidualUnet(nn.Module):
-    """Adds to an image `(b, c, h, w)` what a U-Net makes of it, times a gain of each channel that begins at 0.
+    """Adds the output of a U-Net, times a learned gain per channel that starts at 0, to its input `(b, c, h, w)`.
 
-    A start from images that are nearly right: the identity at first (Bachlechner 2020, ReZero), it learns the
+    For inputs that are close to their targets: it is the identity at first (Bachlechner 2020, ReZero) and learns the
     difference (Kim 2016).
 
     Args:
         unet: The U-Net.
-        num_outputs: Its output's channels; an image of one channel is added to each of them.
+        num_outputs: Channels of its output; an image of one channel is added to each of them.
 
     Raises:
         ValueError: If the U-Net takes images of another number of channels.
@@ -27,7 +27,7 @@ class ResidualUnet(nn.Module):
         super().__init__()
         if unet.encoder.in_channels not in (1, num_outputs):
             raise ValueError(
-                f"Expected `residual` with inputs of {num_outputs} channels, as the outputs, or one, but got "
+                f"Expected inputs of {num_outputs} channels, as the outputs have, or of one with `residual`, but got "
                 f"{unet.encoder.in_channels}"
             )
         self.unet = unet
@@ -43,6 +43,6 @@ class ResidualUnet(nn.Module):
         return out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the U-Net's groups, the gain in the last."""
+        """Returns the parameter groups of the U-Net, with the gain in the last one."""
         *groups, decoder = self.unet.param_groups()
         return [*groups, [*decoder, self.gain]]

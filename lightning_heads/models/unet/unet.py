@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...encoders import Encoder, as_encoder
+from ...encoders.encoder import BackboneArgs
 from ...layers import Activation, Norm, SigmoidRange, UpsampleMethod
+from ...utils.arguments import Unpack, forwards
 from .fastai_decoder import FastaiDecoder
 from .light_decoder import LastCross, LightDecoder
 from .pyramid import CompletePyramid
@@ -16,42 +18,59 @@ from .pyramid import CompletePyramid
 _DECODERS: dict[str, Callable[..., nn.Module]] = {"light": LightDecoder, "fastai": FastaiDecoder}
 
 
+class UnetArgs(BackboneArgs, total=False):
+    """Arguments of `DynamicUnet` that tasks pass on to it."""
+
+    decoder: Literal["light", "fastai"]
+    upsample: UpsampleMethod | None
+    blur: bool
+    blur_final: bool
+    self_attention: bool
+    last_cross: LastCross
+    bottle: bool
+    act: Activation
+    norm: Norm | None
+    max_width: int | None
+
+
+@forwards(BackboneArgs, to=Encoder)
 class DynamicUnet(nn.Module):
-    """A U-Net that builds itself: maps images in 0..1, `(b, c, h, w)`, to `(b, num_outputs, h, w)`.
+    """A U-Net on any encoder: maps images in 0..1, `(b, c, h, w)`, to `(b, num_outputs, h, w)`.
 
-    Height and width are any that the encoder takes; where it has to, the default decoder pads them. The decoder stands
-    on `encoder.pyramid`: an encoder given as a module loses what that does not need, in place. `decoder="light"`, the
-    default, costs a fifth of fastai's on a resnet34; `decoder="fastai"` has the layers of fastai's `DynamicUnet`, whose
-    weights `load_fastai_unet` reads. What is None below is as the decoder has it:
-
-    | | light | fastai |
-    |---|---|---|
-    | `upsample` | bilinear | pixel_shuffle |
-    | `norm` | batch | none |
-    | `max_width` | 256 | none |
+    Height and width are any that the encoder takes; with the default decoder, images are padded where needed. The
+    decoder uses the maps of `encoder.pyramid`: from an encoder given as a module, parameters that these do not depend
+    on are dropped in place. `decoder="light"`, the default, costs a fifth of fastai's on a resnet34; `decoder="fastai"`
+    has the layers of fastai's `DynamicUnet`, whose weights `load_fastai_unet` reads. `upsample`, `norm` and `max_width`
+    have defaults of their own for each decoder.
 
     Args:
-        encoder: An architecture's name, or an encoder.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too; or an `Encoder`.
         num_outputs: Channels of the output.
-        pretrained: Whether an encoder given by name gets its pretrained weights.
-        weights: A local file with those weights.
-        decoder: Which decoder.
-        upsample: How maps are doubled: bilinearly after a 1x1 convolution, or by `PixelShuffleICNR`.
-        blur: Whether pixel shuffles blur.
-        blur_final: Whether the last of them does, where `blur` holds.
+        pretrained: Whether an encoder given by name gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of an encoder given by name, in place of a download.
+        decoder: Decoder of the U-Net: `light`, or `fastai` with the layers of fastai's `DynamicUnet`.
+        upsample: How maps are upsampled: `bilinear` after a 1x1 convolution, by default with the light decoder, or by
+            `pixel_shuffle` with ICNR initialization, by default with fastai's.
+        blur: Whether pixel shuffles blur: each pixel is averaged with its neighbors above and to the left (Sugawara
+            2018).
+        blur_final: Whether `blur` applies to the last stage too.
         self_attention: Whether the third stage from the end has self-attention.
-        last_cross: Where the image itself joins: at `full` resolution, in blocks of 2x2 pixels at `half`, or `none`.
-        bottle: Whether the last convolutions are half as wide inside.
-        y_range: Range that the outputs are squashed into.
-        act: Activation.
-        norm: Normalization of the decoder's convolutions.
-        max_width: Most channels of a decoder's stage.
-        in_channels: Channels of the images, where the encoder is given by name.
-        image_size: Size that a backbone of fixed size is built for, likewise.
-        drop_path_rate: Stochastic depth of a timm backbone, likewise.
+        last_cross: Where the decoder uses the pixels of the image itself: at `full` resolution, at `half` resolution as
+            2x2 blocks, or nowhere (`none`).
+        bottle: Whether the inner channels of the decoder's last block are halved.
+        y_range: Range that a final sigmoid scales the outputs to.
+        act: Activation of the decoder.
+        norm: Normalization of the decoder's convolutions; by default `batch` with the light decoder, `none` with
+            fastai's.
+        max_width: Maximum number of channels of a decoder's stage; by default 256 with the light decoder, unlimited
+            with fastai's.
+        in_channels: Channels of the images, if the encoder is given by name; by default the architecture's own, 3 for
+            pretrained weights.
 
     Raises:
-        ValueError: If the encoder has no map finer than its last to connect to, or options contradict one another.
+        ValueError: If the encoder has only one map, so that there are no skip connections, or options contradict each
+            other.
 
     >>> import torch
     >>> DynamicUnet("resnet18", 21, pretrained=False)(torch.rand(1, 3, 97, 131)).shape
@@ -79,8 +98,7 @@ class DynamicUnet(nn.Module):
         norm: Norm | None = None,
         max_width: int | None = None,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
+        **backbone: Unpack[BackboneArgs],
     ) -> None:
         super().__init__()
         if num_outputs < 1:
@@ -94,14 +112,14 @@ class DynamicUnet(nn.Module):
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
             readout=False,
+            hypercolumns=False,
+            **backbone,
         )
         self.pyramid = CompletePyramid(encoder)
-        # fastai's maps keep the sizes that they have
+        # fastai's decoder does not pad, but resizes to the size of each skip connection
         self.multiple = self.pyramid.multiple if decoder == "light" or self.pyramid.reassemble else 1
-        own = {"upsample": upsample, "norm": norm, "max_width": max_width}
+        given = {"upsample": upsample, "norm": norm, "max_width": max_width}
         self.decoder = _DECODERS[decoder](
             self.pyramid.channels,
             self.pyramid.reductions,
@@ -113,32 +131,32 @@ class DynamicUnet(nn.Module):
             last_cross=last_cross,
             bottle=bottle,
             act=act,
-            **{key: value for key, value in own.items() if value is not None},
+            **{key: value for key, value in given.items() if value is not None},
         )
         self.activation = nn.Identity() if y_range is None else SigmoidRange(*y_range)
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, of which the pyramid is left."""
+        """The encoder, without parameters that its pyramid does not depend on."""
         return self.pyramid.encoder
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self.multiple > 1:
-            x = _padded(x, self.multiple)
+            x = _pad_to_multiple(x, self.multiple)
         maps = self.pyramid(x)
         out: Tensor = self.activation(self.decoder(self.encoder.normalized(x), maps))
         return out[..., :height, :width]
 
     def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the encoder's groups, then the decoder."""
+        """Returns the parameter groups of the encoder, then one of the decoder."""
         groups = self.encoder.param_groups()
         grouped = {parameter for group in groups for parameter in group}
         return [*groups, [parameter for parameter in self.parameters() if parameter not in grouped]]
 
 
-def _padded(x: Tensor, multiple: int) -> Tensor:
+def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     height, width = x.shape[-2:]
-    # as multiples, whose halves an export with dynamic sizes knows to be exact
+    # written as multiples, so that an export with dynamic sizes can prove that they are divisible
     rows, columns = ((side + multiple - 1) // multiple * multiple for side in (height, width))
     return F.pad(x, (0, columns - width, 0, rows - height), mode="replicate")

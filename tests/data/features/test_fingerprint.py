@@ -1,4 +1,4 @@
-"""What a fingerprint changes with, and what it does not."""
+"""What the fingerprint of an object depends on, and what it ignores."""
 
 import importlib
 import os
@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 import lightning_heads as lh
 from lightning_heads.callbacks.feature_cache.image_source import ImageSource
-from lightning_heads.data.features.fingerprint import _ROOMS, _makers, _source_files, fingerprint
+from lightning_heads.data.features.fingerprint import _CODE_FOLDERS, _code_and_versions, _source_files, fingerprint
 from lightning_heads.data.images.dataset import ImageDataset
 from lightning_heads.utils.files import file_stamps
 
@@ -40,7 +40,7 @@ def _encoder(**settings: Any) -> lh.Encoder:
     return lh.Encoder("test_resnet", pretrained=False, **settings)
 
 
-def test_equal_things_are_alike_in_another_process() -> None:
+def test_equal_objects_have_equal_fingerprints_in_another_process() -> None:
     code = (
         "import torch, lightning_heads as lh\n"
         "from lightning_heads.data.features.fingerprint import fingerprint\n"
@@ -51,7 +51,7 @@ def test_equal_things_are_alike_in_another_process() -> None:
     assert found.stdout.strip() == fingerprint(_encoder(), lh.AugTransforms(), "aa", 0.5)
 
 
-def test_how_a_module_is_used_does_not_count() -> None:
+def test_mode_hooks_and_memory_format_do_not_count() -> None:
     encoder = _encoder()
     before = fingerprint(encoder)
     encoder.eval().requires_grad_(False)
@@ -61,7 +61,7 @@ def test_how_a_module_is_used_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_vit", "test_convnext", "torchvision/resnet18"])
-def test_encoders_of_all_kinds_have_one(name: str) -> None:
+def test_encoders_of_all_kinds_have_a_fingerprint(name: str) -> None:
     assert len(fingerprint(lh.Encoder(name, pretrained=False))) == 32
 
 
@@ -78,7 +78,7 @@ def _change_attribute(encoder: lh.Encoder) -> None:
 
 
 @pytest.mark.parametrize("change", [_change_weight, _change_buffer, _change_attribute, lambda e: e.to(torch.float64)])
-def test_what_a_module_is_made_of_counts(change: Callable[[lh.Encoder], object]) -> None:
+def test_weights_buffers_attributes_and_dtype_count(change: Callable[[lh.Encoder], object]) -> None:
     encoder = _encoder()
     before = fingerprint(encoder)
     change(encoder)
@@ -113,7 +113,7 @@ def test_transforms_count_by_settings() -> None:
     assert len({fingerprint(each) for each in found}) == len(found)
 
 
-def test_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prints = []
     for name, factor in (("a", 2), ("b", 3), ("c", 2)):
         (tmp_path / name).mkdir()
@@ -125,8 +125,8 @@ def test_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert prints[0] == prints[2] != prints[1]
 
 
-def test_code_that_was_typed_in_counts() -> None:
-    """As in a notebook, where there is no source."""
+def test_code_without_a_source_file_counts() -> None:
+    """As in a notebook."""
     prints = []
     for factor in (2, 3):
         typed: dict[str, Any] = {"nn": nn, "__name__": "typed"}
@@ -142,47 +142,47 @@ def test_code_that_was_typed_in_counts() -> None:
 def test_libraries_and_the_code_of_this_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [fingerprint()]
     monkeypatch.setattr(torchvision, "__version__", "0.0")
-    _makers.cache_clear()
+    _code_and_versions.cache_clear()
     found.append(fingerprint())
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"other" if path.name == "reading.py" else b"")
-    _makers.cache_clear()
+    _code_and_versions.cache_clear()
     found.append(fingerprint())
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"")
-    _makers.cache_clear()
+    _code_and_versions.cache_clear()
     found.append(fingerprint())
     monkeypatch.undo()
-    _makers.cache_clear()
+    _code_and_versions.cache_clear()
     assert len({*found}) == 4
     assert fingerprint() == found[0]
 
 
-def test_every_byte_of_the_code_that_makes_images_and_features_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_source_file_of_images_and_features_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(lh.__file__).parent
-    files = _source_files(_ROOMS)
-    assert {path for room in _ROOMS for path in (root / room).rglob("*.py")} == {*files}
+    files = _source_files(_CODE_FOLDERS)
+    assert {path for folder in _CODE_FOLDERS for path in (root / folder).rglob("*.py")} == {*files}
     assert len(files) > 80
-    read, found = Path.read_bytes, {_makers.__wrapped__()}
+    read, found = Path.read_bytes, {_code_and_versions.__wrapped__()}
     for changed in files:
         monkeypatch.setattr(Path, "read_bytes", lambda path, at=changed: read(path) + (b"#" if path == at else b""))
-        found.add(_makers.__wrapped__())
+        found.add(_code_and_versions.__wrapped__())
     assert len(found) == len(files) + 1
 
 
-def test_a_room_that_was_moved_is_an_error() -> None:
+def test_a_folder_without_source_files_is_an_error() -> None:
     with pytest.raises(FileNotFoundError, match=r"Expected source files in .*data/reading, but there are none"):
         _source_files(["data", "data/reading"])
 
 
-def test_images_and_features_are_made_in_these_rooms_alone() -> None:
-    """Modules that the cache imports lie in a room that counts, or have no part in what images and features are."""
+def test_folders_below_the_tasks_count_or_do_not_compute_images_and_features() -> None:
+    """A folder that the cache imports from counts, unless images and features do not depend on it."""
     others = {"callbacks", "drawing", "losses", "metrics", "optim"}
     root = Path(lh.__file__).parent
-    rooms = {path.name for path in root.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    below_tasks = rooms - {"lr_finder", "tasks", "search", "inference", "interpretation", "interop", "cli"}
-    assert below_tasks == {room for room in _ROOMS if "/" not in room} | others
+    folders = {path.name for path in root.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    below_tasks = folders - {"lr_finder", "tasks", "search", "inference", "interpretation", "interop", "cli"}
+    assert below_tasks == {folder for folder in _CODE_FOLDERS if "/" not in folder} | others
 
 
-def test_what_is_frozen_does_not_count() -> None:
+def test_frozen_parameters_do_not_count() -> None:
     model = lh.ImageModel("test_resnet", 2, pretrained=False)
     before = fingerprint(model.encoder)
     lh.freeze_to(model, -1, norm="eval")
@@ -217,8 +217,8 @@ def test_the_class_of_a_data_set_counts(make_image: Callable[..., Path]) -> None
     assert found[0] == found[1] != found[2]
 
 
-def test_what_cannot_be_pickled_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Expected what can be pickled, .*lambda"):
+def test_objects_that_cannot_be_pickled_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Expected objects that can be pickled, .*lambda"):
         fingerprint(v2.Lambda(lambda x: x))
 
 

@@ -1,4 +1,4 @@
-"""Image files as samples."""
+"""The data set of image files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from lightning_heads.data.images.reading import ImageReadError
 from lightning_heads.data.transforms.resize import ResizeTo
 
 
-def test_a_file_that_changes_or_goes_is_noticed(make_image: Callable[..., Path]) -> None:
+def test_a_changed_or_deleted_file_is_read_again(make_image: Callable[..., Path]) -> None:
     path = make_image("a.png", level=40)
     dataset = ImageDataset([path], None, channels=3, size=ResizeTo((8, 8)))
     before = dataset[0]
@@ -23,7 +23,7 @@ def test_a_file_that_changes_or_goes_is_noticed(make_image: Callable[..., Path])
         dataset[0]
 
 
-def test_changes_of_an_image_leave_it_as_it_was_read(make_image: Callable[..., Path]) -> None:
+def test_augmentation_in_place_does_not_change_the_stored_image(make_image: Callable[..., Path]) -> None:
     path = make_image("a.png", level=40)
     dataset = ImageDataset([path], None, channels=3, size=lambda image: image, augment=lambda image: image.zero_())
     assert dataset[0].sum() == 0

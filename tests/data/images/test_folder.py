@@ -34,7 +34,7 @@ def test_batches_are_floats_in_0_to_1_with_their_class(class_folder: Path) -> No
 
 
 @pytest.mark.parametrize("valid", ["valid", "val"])
-def test_split_folders_are_taken_as_they_are(tmp_path: Path, make_image: Callable[..., Path], valid: str) -> None:
+def test_split_folders_determine_the_splits(tmp_path: Path, make_image: Callable[..., Path], valid: str) -> None:
     for split, count in (("train", 4), (valid, 2), ("test", 1)):
         for name in ("a", "b"):
             for i in range(count):
@@ -61,14 +61,16 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         _data(tmp_path / "empty")
 
 
-def test_images_outside_class_folders_are_pointed_elsewhere(make_image: Callable[..., Path]) -> None:
+def test_images_outside_class_folders_are_refused_with_advice(make_image: Callable[..., Path]) -> None:
     folder = make_image("flat/0.jpg").parent
-    with pytest.raises(ValueError, match=r"its images lie in .*flat itself; unlabeled ones go to `predict_root`"):
+    with pytest.raises(ValueError, match=r"its images lie in .*flat itself; pass unlabeled images as `predict_root`"):
         _data(folder)
 
 
 def test_missing_test_images_are_explained(class_folder: Path) -> None:
-    with pytest.raises(ValueError, match="only train, valid; a folder or `split` named so, or `test_fraction`"):
+    with pytest.raises(
+        ValueError, match="only train, valid; add a folder or `split` named test, or set `test_fraction`"
+    ):
         _data(class_folder).test_dataloader()
 
 
@@ -78,14 +80,14 @@ def test_one_class_is_refused(class_folder: Path) -> None:
         _data(class_folder)
 
 
-def test_unreadable_image_stops_by_default(class_folder: Path) -> None:
+def test_an_unreadable_image_raises_by_default(class_folder: Path) -> None:
     bad = class_folder / "dark" / "bad.png"
     bad.write_text("no image")
     with pytest.raises(lh.ImageReadError, match=str(bad)):
         list(_data(class_folder, valid_fraction=0.0).train_dataloader())
 
 
-def test_unreadable_images_can_be_skipped_with_a_report(class_folder: Path) -> None:
+def test_unreadable_images_can_be_skipped_with_a_warning(class_folder: Path) -> None:
     for name in ("bad0.png", "bad1.png"):
         (class_folder / "dark" / name).write_bytes(b"")
     data = _data(class_folder, valid_fraction=0.0, on_error="skip")

@@ -19,7 +19,7 @@ def _levels(path: Path, channels: int = 3) -> list[int]:
     return read_image(path, channels)[:, 4, 4].tolist()
 
 
-def test_modes_come_out_right(tmp_path: Path) -> None:
+def test_images_of_all_modes_are_converted(tmp_path: Path) -> None:
     gray = np.full((8, 8), 200, np.uint8)
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 250
@@ -46,7 +46,7 @@ def test_exif_rotation_is_undone(tmp_path: Path) -> None:
     image = np.zeros((8, 16, 3), np.uint8)
     image[:, :8] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     path = _save(tmp_path / "turned.jpg", Image.fromarray(image), exif=exif, quality=95)
     upright = read_image(path)
     assert upright.shape == (3, 16, 8)

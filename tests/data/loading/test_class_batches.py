@@ -159,7 +159,7 @@ def test_only_tables_of_one_class_per_image_give_batches_of_classes(class_folder
     settings: dict[str, Any] = {"image_size": 16, "num_workers": 0, "batch_size": 4, "images_per_class": 2}
     data = lh.ImageTableData(class_folder / "table.csv", label="kind", **settings)
     assert all(sorted(targets.tolist()) == [0, 0, 1, 1] for _, targets in data.train_dataloader())
-    with pytest.raises(ValueError, match="`images_per_class` for images of one class each, but they have other target"):
+    with pytest.raises(ValueError, match="class index per image with `images_per_class`, but got targets of another"):
         lh.ImageTableData(class_folder / "table.csv", values=["x"], **settings)
 
 

@@ -56,7 +56,7 @@ def _counts(data: lh.ImageData) -> dict[str, int]:
 
 @pytest.mark.parametrize("layout", ["data/{split}/{kind}/deep", "data/{kind}/{split}/deep"])
 @pytest.mark.parametrize("valid", ["valid", "val"])
-def test_split_folders_are_taken_as_they_are(tmp_path: Path, make_pair: MakePair, layout: str, valid: str) -> None:
+def test_split_folders_determine_the_splits(tmp_path: Path, make_pair: MakePair, layout: str, valid: str) -> None:
     for split, count in (("train", 3), (valid, 2), ("test", 1)):
         for i in range(count):
             image, mask = (layout.format(split=split, kind=kind) for kind in ("images", "masks"))
@@ -76,7 +76,7 @@ def test_two_folders_for_validation_are_refused(tmp_path: Path, make_pair: MakeP
         _data(tmp_path / "data")
 
 
-def test_one_folder_is_split_by_fractions_and_always_alike(pairs: Path) -> None:
+def test_one_folder_is_split_by_fractions_reproducibly(pairs: Path) -> None:
     data = _data(pairs, test_fraction=0.1)
     assert _counts(data) == {"train": 7, "valid": 2, "test": 1}
     assert len({path for samples in data.samples.values() for path in samples.paths}) == 10
@@ -103,7 +103,7 @@ def test_masks_are_found_by_folder_pattern_or_function(
     assert dict(zip(samples.paths, samples.targets, strict=True)) == expected
 
 
-def test_batches_hold_the_images_and_their_masks_as_they_are(pairs: Path) -> None:
+def test_batches_have_the_images_and_their_masks_unchanged(pairs: Path) -> None:
     for i in range(10):
         Image.fromarray(np.full((SIDE, SIDE), i, np.uint8)).save(pairs / f"images/{i}.png")
         noise = np.random.default_rng(i).integers(0, 16, (SIDE, SIDE)).astype(np.uint8)
@@ -131,7 +131,7 @@ AUGMENTATIONS: dict[str, nn.Module] = {
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @pytest.mark.parametrize("resize", ["crop", "squish", "pad", "none"])
-def test_image_and_mask_move_alike_and_masks_keep_their_values(
+def test_image_and_mask_are_augmented_alike_and_masks_keep_their_values(
     tmp_path: Path, make_pair: MakePair, name: str, resize: str
 ) -> None:
     for i in range(4):
@@ -143,7 +143,7 @@ def test_image_and_mask_move_alike_and_masks_keep_their_values(
         columns, rows, inside = (images * 255).unbind(1)
         assert set(masks.unique().tolist()) <= {*range(16), 255}
         assert (masks[inside < 0.5] == 255).all()
-        # pixels that blend two parts, or a part and what is filled in, have no one class
+        # pixels that are interpolated between two parts, or a part and filled pixels, have no single class
         inner = inside > 254.5
         for level in (columns, rows):
             inner &= ((level % 64 > 7) | (level < 7)) & ((level % 64 < 57) | (level > 248))
@@ -156,7 +156,7 @@ def test_image_and_mask_move_alike_and_masks_keep_their_values(
 
 
 @pytest.mark.parametrize(("ignore_index", "filled"), [(255, 255), (-100, -100), (None, 0)])
-def test_padding_and_fill_are_ignored_where_there_is_an_index(
+def test_padded_and_filled_pixels_have_the_ignore_index(
     tmp_path: Path, make_pair: MakePair, ignore_index: int | None, filled: int
 ) -> None:
     for i in range(2):
@@ -181,7 +181,7 @@ def test_void_codes_are_ignored(pairs: Path) -> None:
     assert (masks[0, : SIDE // 4, : SIDE // 4] == 255).all()
 
 
-def test_several_labels_have_a_mask_each(tmp_path: Path, make_pair: MakePair) -> None:
+def test_multilabel_data_has_a_mask_per_class(tmp_path: Path, make_pair: MakePair) -> None:
     classes = np.random.default_rng(0).integers(0, 2, (3, SIDE, SIDE)).astype(np.uint8)
     for i in range(4):
         make_pair(f"data/images/{i}.png", f"data/masks/hand/{i}.png")
@@ -254,9 +254,9 @@ def test_images_and_masks_of_other_sizes_are_refused(tmp_path: Path, make_pair: 
         next(iter(_data(tmp_path / "data", valid_fraction=0).train_dataloader()))
 
 
-def test_masks_fit_images_as_they_are_turned_upright(tmp_path: Path, make_pair: MakePair) -> None:
+def test_masks_have_the_size_of_the_upright_image(tmp_path: Path, make_pair: MakePair) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     mask = make_pair("data/images/0.jpg", "data/masks/0.png", (40, 30), exif=exif, quality=95, subsampling=0)[1]
     data = _data(tmp_path / "data", valid_fraction=0, augment=False, image_size=(40, 30))
     with pytest.raises(MaskReadError, match="is 30x40 once it is turned upright by its EXIF orientation: turn the"):
@@ -271,7 +271,7 @@ def test_masks_fit_images_as_they_are_turned_upright(tmp_path: Path, make_pair: 
 
 @pytest.mark.parametrize(("orientation", "size"), [(2, (40, 30)), (3, (40, 30)), (4, (40, 30)), (6, (40, 40))])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_masks_that_may_lie_otherwise_than_their_images_are_named_once(
+def test_masks_without_the_orientation_of_their_image_are_warned_of_once(
     tmp_path: Path, make_pair: MakePair, orientation: int, size: tuple[int, int], suffix: str
 ) -> None:
     exif = Image.Exif()
@@ -300,7 +300,7 @@ def test_missing_masks_are_counted_and_named(pairs: Path) -> None:
     assert [path.stem for path in data.samples["train"].paths] == [*"01245689"]
 
 
-def test_pairs_that_cannot_be_used_can_be_skipped_with_a_report(pairs: Path, make_image: Callable[..., Path]) -> None:
+def test_unusable_pairs_can_be_skipped_with_a_warning(pairs: Path, make_image: Callable[..., Path]) -> None:
     (pairs / "images/0.png").write_bytes(b"")
     (pairs / "masks/1.png").write_text("no mask")
     Image.fromarray(np.full((SIDE, SIDE), 16, np.uint8)).save(pairs / "masks/2.png")
@@ -334,7 +334,7 @@ def test_double_matches_are_refused(pairs: Path, make_pair: MakePair) -> None:
             ValueError,
             r"a pattern of {stem}, {folder} and {class}, but got 'masks/{name}",
         ),
-        ({"ignore_index": 3}, ValueError, "`ignore_index` to be no target from 0 to 15, but got 3"),
+        ({"ignore_index": 3}, ValueError, r"`ignore_index` to be no class index \(0 to 15\), but got 3"),
         ({"ignore_index": None, "ignore": [99]}, ValueError, "`ignore_index` to be a number"),
         ({"augmentation": nn.Identity()}, TypeError, "to take an image and a mask, .* but Identity does not"),
         ({"resize": "stretch"}, ValueError, "`resize`"),

@@ -70,7 +70,7 @@ def test_colors_are_classes(tmp_path: Path, name: str, image: Image.Image) -> No
 
 def test_masks_are_turned_upright_as_images_are(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     Image.fromarray(CLASSES).save(tmp_path / "mask.png", exif=exif)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), np.rot90(CLASSES, -1))
 
@@ -94,7 +94,7 @@ def test_coded_values_become_indices_in_the_order_of_the_codes(tmp_path: Path, d
     np.testing.assert_array_equal(read[0][known], (CLASSES == 0)[known])
 
 
-def test_names_or_their_number_stand_for_indices(tmp_path: Path) -> None:
+def test_codes_are_names_or_their_number(tmp_path: Path) -> None:
     Image.fromarray(CLASSES).save(tmp_path / "mask.png")
     for codes, names in ((["a", "b", "c"], ["a", "b", "c"]), (3, ["0", "1", "2"]), (np.array(["a", "b", "c"]), None)):
         coded = MaskCodes(codes)
@@ -122,7 +122,7 @@ def test_a_mask_for_each_class(tmp_path: Path, codes: object, scale: int) -> Non
     np.testing.assert_array_equal(read, [*masks, np.ones((6, 8))])
 
 
-def test_unknown_class_in_one_of_several_masks_is_unknown_throughout(tmp_path: Path) -> None:
+def test_a_pixel_of_unknown_class_in_one_of_several_masks_is_ignored_in_all(tmp_path: Path) -> None:
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     for file, mask in zip(files, ([[0, 1], [9, 1]], [[1, 9], [1, 1]]), strict=True):
         Image.fromarray(np.array(mask, np.uint8)).save(file)
@@ -133,21 +133,21 @@ def test_unknown_class_in_one_of_several_masks_is_unknown_throughout(tmp_path: P
 @pytest.mark.parametrize(
     ("codes", "values", "message"),
     [
-        (3, np.array([[0, 1, 2], [4, 1, 4]]), "value 4 is no class: 2 pixels have it, the first at row 1, column 0"),
+        (3, np.array([[0, 1, 2], [4, 1, 4]]), "value 4 is not a class: 2 pixels have it, the first at row 1, column 0"),
         (
             {"no": 0, "yes": 255},
             np.array([[0, 255], [1, 0]]),
-            "value 1 is .* 1 pixels .* row 1, column 0, .*have 0, 255",
+            "value 1 is not .* 1 pixels .* row 1, column 0; .*have 0, 255",
         ),
         (
             {"no": [0, 0, 0], "yes": [9, 9, 9]},
             np.array([[[9, 9, 9], [0, 0, 0]], [[9, 9, 9], [1, 2, 3]]]),
-            r"color \[1, 2, 3\] is no class: 1 pixels have it, the first at row 1, column 1",
+            r"color \[1, 2, 3\] is not a class: 1 pixels have it, the first at row 1, column 1",
         ),
         (3, np.array([[[9, 9, 9], [1, 2, 3]]]), r"colors such as \[1, 2, 3\], where its classes are given as numbers"),
     ],
 )
-def test_what_is_no_class_is_named(tmp_path: Path, codes: object, values: np.ndarray, message: str) -> None:
+def test_unknown_values_are_named(tmp_path: Path, codes: object, values: np.ndarray, message: str) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(values.astype(np.uint8)).save(path)
     with pytest.raises(MaskReadError, match=message) as info:
@@ -179,7 +179,7 @@ def test_bad_masks_are_named(tmp_path: Path, name: str) -> None:
 
 
 def _png16(path: Path, values: np.ndarray) -> None:
-    """Writes `(h, w, c)` of 16 bits, which Pillow cannot."""
+    """Writes `(h, w, c)` with 16 bits per channel, which Pillow cannot write."""
     height, width, channels = values.shape
     color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -200,13 +200,13 @@ def test_several_channels_of_16_bits_are_refused(tmp_path: Path, name: str, colo
         _png16(path, values)
     else:
         skimage.io.imsave(path, values, check_contrast=False)
-    with pytest.raises(MaskReadError, match="it has 16 bits a channel, of which 8 would be read"):
+    with pytest.raises(MaskReadError, match="it has 16 bits per channel, of which only 8 would be read"):
         read_mask(path, colors)
     _png16(tmp_path / "gray.png", values[..., :1])
     np.testing.assert_array_equal(read_mask(tmp_path / "gray.png"), values[..., 0])
 
 
-def test_jpeg_is_blamed_for_changed_values(tmp_path: Path) -> None:
+def test_unknown_values_in_a_jpeg_are_explained(tmp_path: Path) -> None:
     Image.fromarray(CLASSES * np.uint8(100)).save(tmp_path / "mask.jpg")
     with pytest.raises(MaskReadError, match="JPEG changes values, PNG keeps them"):
         MaskCodes({"a": 0, "b": 100, "c": 200}).read([tmp_path / "mask.jpg"])
@@ -228,7 +228,7 @@ def test_jpeg_is_blamed_for_changed_values(tmp_path: Path) -> None:
         ({"a": -1, "b": 1}, [], "a number in 0..65535, but got -1"),
     ],
 )
-def test_impossible_codes_are_refused(codes: object, ignore: list, message: str) -> None:
+def test_invalid_codes_are_refused(codes: object, ignore: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MaskCodes(codes, ignore)
 

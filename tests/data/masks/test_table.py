@@ -35,13 +35,13 @@ def test_columns_name_images_masks_and_splits(table: Path) -> None:
     assert [mask.unique().tolist() for mask in masks] == [[0], [1]]
 
 
-def test_shares_are_set_aside_without_a_column(table: Path) -> None:
+def test_samples_are_held_out_without_a_split_column(table: Path) -> None:
     data = _data(table, valid_fraction=0.5)
     assert {split: len(samples.paths) for split, samples in data.samples.items()} == {"train": 3, "valid": 3}
     assert _data(table, valid_fraction=0.5).samples == data.samples
 
 
-def test_several_columns_are_several_labels(table: Path) -> None:
+def test_several_columns_are_multilabel(table: Path) -> None:
     data = _data(table, mask=["mask", "edge"], split="fold")
     masks = next(iter(data.val_dataloader()))[1]
     assert masks.shape == (2, 2, 16, 16)

@@ -18,7 +18,7 @@ COUNTS = {"train/a": 8, "train/b": 5, "train/c": 1, "valid/a": 3, "valid/b": 3, 
 
 
 def _write(root: Path, counts: dict[str, int]) -> list[str]:
-    """Writes gray images whose level is their number in the list of names."""
+    """Writes gray images whose gray level is their index in the list of names, which is returned."""
     names = [f"{folder}/{i}.png" for folder, count in counts.items() for i in range(count)]
     for level, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ Named = tuple[str, str, bool]
 
 
 def _pairs(root: Path, loader: Iterable[Any]) -> list[Named]:
-    """Returns the names of the images in the batches, told by their pixels, and what is said of them."""
+    """Returns the names of both images of each pair in the batches, known by their gray level, and the target."""
     names, found = _names(root), []
     for first, second, same in loader:
         assert first.shape == second.shape == (len(same), 3, 16, 16)
@@ -71,7 +71,7 @@ def _class(name: str) -> str:
     return name.split("/")[1]
 
 
-def test_training_pairs_each_image_once_an_epoch_with_a_partner_of_its_split(folder: Path) -> None:
+def test_a_training_epoch_pairs_each_image_once_with_a_partner_of_its_split(folder: Path) -> None:
     epochs = _epochs(folder, 20)
     for epoch in epochs:
         assert Counter(first for first, _, _ in epoch) == Counter(n for n in _names(folder) if n.startswith("train"))
@@ -84,7 +84,7 @@ def test_training_pairs_each_image_once_an_epoch_with_a_partner_of_its_split(fol
 
 
 @pytest.mark.parametrize("same_fraction", [0.25, 0.5])
-def test_partners_are_drawn_as_the_book_draws_them(folder: Path, same_fraction: float) -> None:
+def test_partners_are_distributed_as_in_the_book(folder: Path, same_fraction: float) -> None:
     labels = torch.tensor([0] * 8 + [1] * 5 + [2])
     drawn = DrawnPairs(labels, same_fraction)
     torch.manual_seed(0)
@@ -99,7 +99,7 @@ def test_partners_are_drawn_as_the_book_draws_them(folder: Path, same_fraction: 
     assert not any(drawn[13].same for _ in range(50))
 
 
-def test_validation_and_test_pairs_are_of_their_own_images_and_stay(folder: Path) -> None:
+def test_validation_and_test_pairs_are_fixed_and_of_their_own_images(folder: Path) -> None:
     data = _data(folder)
     for split, loader in (("valid", data.val_dataloader()), ("test", data.test_dataloader())):
         pairs = _pairs(folder, loader)
@@ -120,7 +120,7 @@ def test_drawing_fixed_pairs_leaves_the_generator_alone(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_no_validation_image_is_trained_on_where_shares_are_set_aside(tmp_path: Path) -> None:
+def test_held_out_images_are_not_trained_on(tmp_path: Path) -> None:
     _write(tmp_path / "photos", {"a": 10, "b": 10, "c": 10})
     data = _data(tmp_path / "photos", valid_fraction=0.3, test_fraction=0.2)
     loader: Any = data.train_dataloader()
@@ -130,12 +130,12 @@ def test_no_validation_image_is_trained_on_where_shares_are_set_aside(tmp_path: 
         for first, second, _ in loader:
             levels = torch.cat([first, second]).mean(dim=(1, 2, 3)) * 255
             trained |= set(levels.round().long().tolist())
-    held = {
+    held_out = {
         int((image.mean() * 255).round()) for batch in data.val_dataloader() for part in batch[:2] for image in part
     }
     assert len(trained) == 15
-    assert len(held) == 9
-    assert not trained & held
+    assert len(held_out) == 9
+    assert not trained & held_out
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
@@ -144,19 +144,19 @@ def test_pairs_do_not_depend_on_workers(folder: Path, workers: int) -> None:
     assert _epochs(folder, 2, num_workers=workers) == _epochs(folder, 2)
 
 
-def test_epochs_have_other_pairs(folder: Path) -> None:
+def test_epochs_have_different_pairs(folder: Path) -> None:
     first, second = _epochs(folder, 2)
     assert sorted(first) != sorted(second)
 
 
-def test_processes_share_the_pairs_of_one(folder: Path) -> None:
+def test_ranks_split_the_pairs_of_one_process(folder: Path) -> None:
     dataset = _data(folder)._dataset("train", random=True)
     alone = _pairs(folder, lh.SeededLoader(dataset, 4, seed=1))
     parts = [_pairs(folder, lh.SeededLoader(dataset, 4, seed=1, num_replicas=2, rank=rank)) for rank in range(2)]
     assert Counter(parts[0]) + Counter(parts[1]) == Counter(alone)
 
 
-def test_both_images_are_augmented_on_their_own(folder: Path) -> None:
+def test_both_images_are_augmented_independently(folder: Path) -> None:
     class Shift(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image * 0 + torch.rand(())
@@ -164,11 +164,11 @@ def test_both_images_are_augmented_on_their_own(folder: Path) -> None:
     first, second, _ = next(iter(_data(folder, augment=True, augmentation=Shift()).train_dataloader()))
     values = torch.cat([first, second])[:, 0, 0, 0]
     assert len(values.unique()) == 8
-    held = next(iter(_data(folder, augment=True, augmentation=Shift()).val_dataloader()))
-    assert held[0].max() <= 30 / 255
+    valid = next(iter(_data(folder, augment=True, augmentation=Shift()).val_dataloader()))
+    assert valid[0].max() <= 30 / 255
 
 
-def test_classes(folder: Path) -> None:
+def test_classes_of_pairs_and_of_images(folder: Path) -> None:
     data = _data(folder)
     assert (data.num_classes, data.class_names) == (2, ["different", "same"])
     assert data.image_classes == ["a", "b", "c", "d"]
@@ -197,7 +197,7 @@ def test_images_that_give_no_pairs_are_refused(tmp_path: Path, counts: dict[str,
         ({"same_fraction": 0.0}, "`same_fraction` to be between 0 and 1, but got 0.0"),
         ({"same_fraction": 1.0}, "`same_fraction` to be between 0 and 1"),
         ({"hard_negative_fraction": 1.5}, "`hard_negative_fraction` to be from 0 to 1, but got 1.5"),
-        ({"hard_negative_fraction": 0.5}, "Expected `neighbors`, .* for `hard_negative_fraction` of 0.5"),
+        ({"hard_negative_fraction": 0.5}, "Expected `neighbors`, and no .* for `hard_negative_fraction` of 0.5"),
         ({"num_neighbors": 0}, "`num_neighbors` to be at least 1"),
     ],
 )
@@ -212,7 +212,7 @@ def _list(folder: Path, *lines: str) -> Path:
     return path
 
 
-def test_a_list_says_the_validation_pairs(folder: Path) -> None:
+def test_a_csv_file_gives_the_validation_pairs(folder: Path) -> None:
     same = ["0", "1", "true", "False", "True", "no", "yes"]
     lines = [f"valid/a/{i % 3}.png,valid/{'ab'[i % 2]}/0.png,{same[i]}" for i in range(7)]
     data = _data(folder, pairs=_list(folder, "first,second,same", *lines))
@@ -222,7 +222,7 @@ def test_a_list_says_the_validation_pairs(folder: Path) -> None:
     assert len(_pairs(folder, data.test_dataloader())) == 4
 
 
-def test_a_list_says_the_pairs_of_every_split(folder: Path) -> None:
+def test_a_csv_file_gives_the_pairs_of_every_split(folder: Path) -> None:
     data = _data(
         folder,
         batch_size=2,
@@ -239,7 +239,7 @@ def test_a_list_says_the_pairs_of_every_split(folder: Path) -> None:
     assert _pairs(folder, data.test_dataloader()) == [("test/b/0.png", "test/d/1.png", False)]
     assert _pairs(folder, data.val_dataloader()) == [("valid/b/0.png", "valid/a/1.png", False)]
     trained = _pairs(folder, data.train_dataloader())
-    assert len(trained) == 2  # the third would be alone in its batch
+    assert len(trained) == 2  # a last batch of one pair is dropped
     listed = {
         ("train/a/0.png", "train/a/1.png", True),
         ("train/a/0.png", "train/c/0.png", False),
@@ -261,7 +261,7 @@ def test_images_of_listed_validation_pairs_are_not_trained_on(tmp_path: Path) ->
         ("valid/a/0.png,valid/a/1.png,maybe,valid", "0, 1, false, true, no or yes in same, but got 'maybe'"),
         ("valid/a/0.png,valid/a/1.png,1,dev", "train, valid or test in split, but got 'dev'"),
         ("valid/a/0.png,valid/a/1.png,1", "Expected 4 cells"),
-        ("valid/a/0.png,other.png,1,valid", "the data's own images, but .*other.png is none"),
+        ("valid/a/0.png,other.png,1,valid", "pairs of images of the data set, but .*other.png is not one"),
         ("train/a/0.png,valid/a/1.png,1,train", "train pairs to be of train images, but .*1.png is a valid image"),
         ("train/a/0.png,valid/a/1.png,1,valid", "valid pairs to be of valid images, but .*0.png is a train image"),
         ("test/b/0.png,train/b/0.png,1,test", "test pairs to be of test images, but .*0.png is a train image"),
@@ -294,13 +294,13 @@ def test_a_broken_image_is_left_out_with_its_pairs(folder: Path) -> None:
         data.setup("fit")
     assert _pairs(folder, data.val_dataloader()) == [("valid/a/1.png", "valid/b/0.png", False)]
     trained = _pairs(folder, data.train_dataloader())
-    assert len(trained) == 13 - 1  # of 13, the last would be alone in its batch
+    assert len(trained) == 13 - 1  # of 13, as a last batch of one pair is dropped
     assert not any("train/a/0.png" in pair for pair in trained)
     with pytest.raises(lh.ImageReadError, match=r"train/a/0.png"):
         _pairs(folder, _data(folder).train_dataloader())
 
 
-def test_predicts_the_pairs_of_the_test_or_of_a_list(folder: Path, tmp_path: Path) -> None:
+def test_predicts_the_test_pairs_or_those_of_a_csv_file(folder: Path, tmp_path: Path) -> None:
     assert _pairs(folder, _data(folder).predict_dataloader()) == _pairs(folder, _data(folder).test_dataloader())
     (folder / "new.png").write_bytes((folder / "train/b/0.png").read_bytes())
     lines = ["new.png,train/a/2.png", "train/a/2.png,valid/b/1.png"]
@@ -325,9 +325,9 @@ def test_broken_images_to_predict_are_left_out_with_their_pairs(folder: Path) ->
     assert [pair.second.name for pair in dataset.paths] == ["1.png"]
 
 
-def test_nothing_to_predict_is_explained(tmp_path: Path) -> None:
+def test_no_pairs_to_predict_are_explained(tmp_path: Path) -> None:
     _write(tmp_path / "photos", {"a": 10, "b": 10})
-    with pytest.raises(ValueError, match="test images or `predict_pairs`, but got train, valid alone"):
+    with pytest.raises(ValueError, match="test images or `predict_pairs`, but the data has only train, valid"):
         _data(tmp_path / "photos").predict_dataloader()
 
 
@@ -353,14 +353,14 @@ def test_hard_negatives_are_near_images_of_other_classes(folder: Path, tmp_path:
         assert partners == set(nearest)
 
 
-def test_a_share_of_the_negatives_is_hard(folder: Path) -> None:
+def test_a_fraction_of_the_negatives_is_hard(folder: Path) -> None:
     labels = torch.tensor([0] * 2 + [1] * 50)
     drawn = DrawnPairs(labels, nearest=torch.full((52, 1), 7), hard_negative_fraction=0.3)
     seconds = [pair.second for pair in (drawn[0] for _ in range(3000)) if not pair.same]
     assert seconds.count(7) / len(seconds) == pytest.approx(0.3 + 0.7 / 50, abs=0.04)
 
 
-def test_nearest_of_others_counts_no_more_than_there_are() -> None:
+def test_nearest_of_others_are_as_many_as_the_largest_class_leaves() -> None:
     embeddings = torch.nn.functional.normalize(torch.randn(600, 4), dim=1)
     labels = torch.tensor([0] * 595 + [1] * 5)
     found = nearest_of_others(embeddings, labels, 10)
@@ -371,9 +371,7 @@ def test_nearest_of_others_counts_no_more_than_there_are() -> None:
 
 
 @pytest.mark.parametrize("indexed", ["train", "moved"])
-def test_an_index_of_another_folder_fits_where_its_files_are_the_same(
-    folder: Path, tmp_path: Path, indexed: str
-) -> None:
+def test_an_index_of_another_folder_fits_if_its_files_are_the_same(folder: Path, tmp_path: Path, indexed: str) -> None:
     names = [name for name in _names(folder) if name.startswith("train")]
     if indexed == "train":
         path = _index(folder, tmp_path / "index.st", [n.removeprefix("train/") for n in names], folder / "train")
@@ -393,9 +391,7 @@ def test_an_index_without_a_training_image_is_refused(folder: Path, tmp_path: Pa
 
 def test_listed_training_pairs_have_no_hard_negatives(folder: Path) -> None:
     pairs = _list(folder, "first,second,same,split", "train/a/0.png,train/a/1.png,1,train")
-    with pytest.raises(
-        ValueError, match=r"training pairs that `pairs` does not list, for `hard_negative_fraction` of 0.5"
-    ):
+    with pytest.raises(ValueError, match=r"and no training pairs in `pairs`, for `hard_negative_fraction` of 0.5"):
         _data(folder, pairs=pairs, neighbors="index.st", hard_negative_fraction=0.5)
 
 

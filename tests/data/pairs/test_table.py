@@ -9,7 +9,7 @@ from lightning_heads.data.pairs.table import PairTableData
 
 @pytest.fixture
 def table(tmp_path: Path, make_image: Callable[..., Path]) -> Path:
-    """Twelve images of three classes; training has two of them, validation the third and one of these."""
+    """Twelve images of three classes: training has two of the classes, validation the third and one of these two."""
     rows = []
     for i in range(12):
         make_image(f"images/{i}.png", seed=i)
@@ -26,7 +26,7 @@ def _data(table: Path, **settings: Any) -> PairTableData:
 
 
 def _numbers(loader: Any) -> list[tuple[int, int, bool]]:
-    """Returns the numbers of both images of each pair of a list, and whether they are of one class."""
+    """Returns the numbers of both images of each fixed pair, and whether they are of one class."""
     dataset = loader.dataset
     assert [bool(same) for _, _, same in dataset] == [pair.same for pair in dataset.pairs]
     return [
@@ -35,7 +35,7 @@ def _numbers(loader: Any) -> list[tuple[int, int, bool]]:
     ]
 
 
-def test_a_column_says_the_split_whose_classes_may_differ(table: Path) -> None:
+def test_splits_of_a_column_may_have_different_classes(table: Path) -> None:
     data = _data(table, split="fold")
     assert {split: len(samples.paths) for split, samples in data.samples.items()} == {"train": 6, "valid": 6}
     assert data.image_classes == ["cat", "dog", "fox"]
@@ -48,12 +48,12 @@ def test_a_column_says_the_split_whose_classes_may_differ(table: Path) -> None:
     assert sum(len(same) for _, _, same in data.train_dataloader()) == 6
 
 
-def test_shares_are_stratified_by_class(table: Path) -> None:
+def test_the_random_split_is_stratified_by_class(table: Path) -> None:
     data = _data(table, valid_fraction=0.5)
     assert sorted(data.samples["valid"].targets.tolist()) == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_list_says_the_pairs_of_validation_and_of_test(table: Path) -> None:
+def test_a_csv_file_gives_the_pairs_of_validation_and_of_test(table: Path) -> None:
     pairs = table.parent / "pairs.csv"
     lines = ["6.png,7.png,1,valid", "6.png,11.png,0,valid", "0.png,1.png,yes,test"]
     pairs.write_text("\n".join(["first,second,same,split", *lines]))

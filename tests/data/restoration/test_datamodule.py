@@ -58,7 +58,7 @@ def test_any_folder_is_split_by_fraction(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("valid", ["valid", "val"])
-def test_split_folders_are_taken_as_they_are(tmp_path: Path, make_image: MakeImage, valid: str) -> None:
+def test_split_folders_determine_the_splits(tmp_path: Path, make_image: MakeImage, valid: str) -> None:
     for name in ("train/0.png", "train/x/1.png", f"{valid}/x/0.png", "test/0.png"):
         make_image(f"data/{name}")
     data = _data(tmp_path / "data", Downscale(2))
@@ -87,7 +87,7 @@ def test_input_and_target_are_augmented_alike(photos: Path, resize: str, augment
     assert inputs.shape == plain.shape
 
 
-def test_training_flips_alone_by_default(photos: Path) -> None:
+def test_training_only_flips_by_default(photos: Path) -> None:
     torch.manual_seed(0)
     data = _data(photos, nn.Identity(), image_size=(32, 40), valid_fraction=0.0)
     small = {path.name: _read(path) for path in photos.glob("a/*/*.png")}
@@ -110,14 +110,14 @@ def test_channels_are_known_before_reading(photos: Path, degradation: nn.Module,
     assert (x.shape[1], y.shape[1]) == (inputs, channels)
 
 
-def test_asking_for_channels_draws_nothing(photos: Path) -> None:
+def test_in_channels_leaves_the_random_state(photos: Path) -> None:
     data = _data(photos, Noise(0.1))
     state = torch.get_rng_state()
     assert data.in_channels == 3
     assert torch.get_rng_state().equal(state)
 
 
-def test_colorization_takes_luminance(photos: Path) -> None:
+def test_inputs_of_colorization_are_luminance(photos: Path) -> None:
     data = _data(photos, Grayscale(), whole=True)
     for (x, y), path in zip(data.val_dataloader(), data.samples["valid"].paths, strict=True):
         assert (x[0] - _read(path, "L")).abs().max() < 1.1 / 255
@@ -125,7 +125,7 @@ def test_colorization_takes_luminance(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("degradation", [Noise((0.05, 0.2)), Crappify(2)])
-def test_evaluation_is_the_same_each_time_and_whatever_the_workers(photos: Path, degradation: nn.Module) -> None:
+def test_evaluation_is_deterministic_with_any_number_of_workers(photos: Path, degradation: nn.Module) -> None:
     runs = []
     for workers in (0, 2):
         data = _data(photos, degradation, num_workers=workers, valid_fraction=0.4)
@@ -138,7 +138,7 @@ def test_evaluation_is_the_same_each_time_and_whatever_the_workers(photos: Path,
         assert targets.equal(runs[0][1])
 
 
-def test_evaluation_images_have_noise_of_their_own(photos: Path) -> None:
+def test_evaluation_images_have_independent_noise(photos: Path) -> None:
     data = _data(photos, Noise(0.1), valid_fraction=0.4)
     state = torch.get_rng_state()
     dataset = data.val_dataloader().dataset
@@ -149,7 +149,7 @@ def test_evaluation_images_have_noise_of_their_own(photos: Path) -> None:
     assert abs(torch.corrcoef(torch.stack([noises[0], (other[0] - other[1]).flatten()]))[0, 1]) < 0.15
 
 
-def test_training_is_random_whatever_the_workers(photos: Path) -> None:
+def test_training_is_random_and_seeded_with_any_number_of_workers(photos: Path) -> None:
     runs = []
     for workers in (0, 2):
         torch.manual_seed(0)
@@ -177,7 +177,7 @@ def test_evaluation_can_take_whole_images(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("resize", ["none", "pad"])
-def test_evaluation_counts_no_invented_pixels(photos: Path, resize: str) -> None:
+def test_evaluation_images_are_not_padded(photos: Path, resize: str) -> None:
     data = _data(photos, Noise(0.1), image_size=(36, 128), resize=resize, valid_fraction=0.5)
     for (_, target), path in zip(data.val_dataloader(), data.samples["valid"].paths, strict=True):
         photo = _read(path)
@@ -217,7 +217,7 @@ def test_small_photographs_are_mirrored_in_training(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("degradation", "shape"), [(Downscale(3), (3, 60, 78)), (Crappify(2), (3, 40, 52)), (Grayscale(), (1, 20, 26))]
 )
-def test_bad_images_to_predict_are_only_prepared(
+def test_degraded_images_to_predict_are_only_prepared(
     photos: Path, make_image: MakeImage, degradation: nn.Module, shape: tuple[int, ...]
 ) -> None:
     bad = make_image("bad/x.png", size=(26, 20))
@@ -232,13 +232,13 @@ def test_bad_images_to_predict_are_only_prepared(
 
 
 @pytest.mark.parametrize("degradation", [Noise(0.1), nn.Identity(), nn.Hardtanh(0.2, 0.8)])
-def test_other_images_to_predict_are_as_they_are(photos: Path, degradation: nn.Module) -> None:
+def test_other_images_to_predict_are_unchanged(photos: Path, degradation: nn.Module) -> None:
     path = next(photos.rglob("*.png"))
     batch = next(iter(_data(photos, degradation, predict_root=path).predict_dataloader()))
     assert batch[0].equal(_read(path))
 
 
-def test_the_inputs_of_the_test_are_predicted_by_default(photos: Path) -> None:
+def test_the_inputs_of_test_images_are_predicted_by_default(photos: Path) -> None:
     data = _data(photos, Noise(0.1), test_fraction=0.3, whole=True)
     for batch, tested in zip(data.predict_dataloader(), data.test_dataloader(), strict=True):
         assert batch[0].equal(tested[0])
@@ -257,7 +257,7 @@ def test_unreadable_test_images_are_skipped_when_predicting(photos: Path) -> Non
 
 @pytest.fixture
 def parallel(tmp_path: Path, make_image: MakeImage) -> tuple[Path, Path]:
-    """Eight dark images, and the bright ones to make of them, as other files of the same names."""
+    """Eight dark images as inputs, and bright ones as their targets, with the same names and another suffix."""
     for i in range(8):
         size = (40 + 4 * (i % 2), 32)
         make_image(f"dark/{'ab'[i % 2]}/{i}.png", size=size, level=60, seed=i)
@@ -299,7 +299,7 @@ def test_parallel_images_to_predict_are_the_inputs(parallel: tuple[Path, Path]) 
 
 def test_a_missing_target_is_named(parallel: tuple[Path, Path]) -> None:
     (parallel[1] / "b" / "3.tif").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a target for .*dark/b/3.png, but .*bright holds no b/3"):
+    with pytest.raises(FileNotFoundError, match=r"a target for .*dark/b/3.png, but .*bright has no image b/3"):
         _data(parallel[0], targets=parallel[1])
 
 
@@ -329,8 +329,8 @@ def test_two_folders_for_validation_are_refused(tmp_path: Path, make_image: Make
 
 
 @pytest.mark.parametrize("settings", [{}, {"degradation": Grayscale(), "targets": "photos"}])
-def test_either_degradation_or_targets_is_asked_for(photos: Path, settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="either `degradation` or `targets`"):
+def test_either_degradation_or_targets_is_required(photos: Path, settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"either `degradation` or `targets`, but got (both|neither)"):
         RestorationData(photos, **settings)
 
 
@@ -351,12 +351,12 @@ def test_wrong_settings_are_refused(photos: Path, tmp_path: Path) -> None:
 
 def test_degradations_that_change_the_size_are_refused(photos: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"keep an image's height and width, but it made \(3, 12, 12\) of \(3, 24, 24\)"
+        ValueError, match=r"keep an image's height and width, but it returned \(3, 12, 12\) for \(3, 24, 24\)"
     ):
         next(iter(_data(photos, nn.AvgPool2d(2)).val_dataloader()))
 
 
-def test_a_trainer_takes_it(photos: Path) -> None:
+def test_a_trainer_fits_on_it(photos: Path) -> None:
     class Module(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()

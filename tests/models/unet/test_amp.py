@@ -1,4 +1,4 @@
-"""Mixed precision: a U-Net trains as in full precision."""
+"""A U-Net trains in mixed precision as in full precision."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Losses(L.Callback):
 
 
 def _losses(folder: Path, decoder: Any, precision: Any, accelerator: str = "cpu") -> torch.Tensor:
-    """The loss of each step in finding the bright part of noisy images."""
+    """Returns the loss of each step in training to segment the bright part of noisy images."""
     torch.manual_seed(0)
     masks = torch.nn.functional.interpolate(torch.rand(16, 1, 4, 4), (32, 32), mode="bilinear") > 0.5
     images = (0.3 + 0.3 * masks + 0.1 * torch.randn(16, 3, 32, 32)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a U-Net keeps on every encoder, over small architectures of many families."""
+"""Contract of the U-Net on every encoder, over small architectures of many families."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from lightning_heads import param_groups
 from lightning_heads.models import DynamicUnet
 from tests.encoders.test_contract import ALL, TIMM, TORCHVISION
 
-# Families that are slow to build; their sizes are held by `test_all_timm.py`.
+# Families that are slow to build.
 SLOW = {"halonet_h1", "cait_xxs24_224", "coat_tiny", "crossvit_tiny_240", "gcvit_xxtiny"}
 # Convolutions without padding need more than a few pixels.
-LEAST = {"torchvision/alexnet": (65, 99), "torchvision/inception_v3": (97, 131)}
+MIN_SIZES = {"torchvision/alexnet": (65, 99), "torchvision/inception_v3": (97, 131)}
 
 NAMES = [name for name in ALL if name not in SLOW]
 
 
 def _size(model: DynamicUnet, name: str) -> tuple[int, int]:
-    """Odd and oblong, where the backbone takes it."""
-    return model.encoder.meta.input_size if model.encoder.meta.fixed_size else LEAST.get(name, (33, 65))
+    """Returns an odd size that is not square, if the backbone takes it."""
+    return model.encoder.meta.input_size if model.encoder.meta.fixed_size else MIN_SIZES.get(name, (33, 65))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,7 +42,7 @@ def test_unet_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["crossvit_tiny_240", "ghostnet_050", "test_vit", "torchvision/vit_b_16"])
-def test_layers_that_no_map_depends_on_are_no_parameters(name: str) -> None:
+def test_layers_that_no_map_depends_on_are_dropped(name: str) -> None:
     with torch.device("meta" if name in TIMM else "cpu"):
         model = DynamicUnet(name, 2, pretrained=False)
         loss = model(torch.zeros(1, 3, *_size(model, name))).sum()
@@ -70,6 +70,6 @@ def test_exports(name: str, decoder: Any) -> None:
         torch.testing.assert_close(program.module()(x), model(x), atol=1e-4, rtol=1e-4)
 
 
-def test_spread_is_wide() -> None:
+def test_many_architectures_are_covered() -> None:
     assert len([name for name in NAMES if name in TIMM]) >= 40
     assert set(TORCHVISION) <= set(NAMES)

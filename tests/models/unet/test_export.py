@@ -1,4 +1,4 @@
-"""A U-Net outside the process that trained it: exported, as ONNX, compiled, copied and averaged."""
+"""U-Nets that are exported, also to ONNX, compiled, copied, or averaged."""
 
 import copy
 import logging
@@ -24,13 +24,13 @@ DYNAMIC = {"x": {2: Dim("height", min=33, max=512), 3: Dim("width", min=33, max=
 
 @pytest.fixture(autouse=True)
 def _no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares pytest from keeping torch's trace of each graph, which takes longer than the export."""
+    """Disables torch's trace of each graph, since pytest keeps its records, which takes longer than the export."""
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
 
 
 def _unet(name: str, **options: Any) -> DynamicUnet:
     model = DynamicUnet(name, 2, pretrained=False, **options)
-    model(torch.rand(2, 3, 64, 64))  # statistics that are not the initial ones
+    model(torch.rand(2, 3, 64, 64))  # changes the running statistics from their initial values
     return model.eval()
 
 
@@ -48,7 +48,7 @@ def _unet(name: str, **options: Any) -> DynamicUnet:
 )
 def test_exports_with_dynamic_height_and_width(name: str, options: dict[str, Any]) -> None:
     model = _unet(name, **options)
-    # a size is not guarded by what happens to hold for the one that is traced, as torch's exporter to ONNX does it
+    # does not specialize on properties of the traced size, as torch's exporter to ONNX does not
     with fx_config.patch(backed_size_oblivious=True):
         program = torch.export.export(
             model,

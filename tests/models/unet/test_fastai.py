@@ -33,7 +33,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def _body() -> nn.Sequential:
-    """A backbone that is quickly built: maps at 1/2 to 1/32."""
+    """Builds a small backbone with maps at 1/2 to 1/32 of the image size."""
     widths = [3, 8, 8, 16, 24, 32]
     return nn.Sequential(
         *(
@@ -49,7 +49,7 @@ def _resnet34() -> nn.Sequential:
 
 
 def fastai_unet(outputs: int, options: dict[str, Any], body: nn.Sequential | None = None) -> nn.Module:
-    """fastai's U-Net with statistics and factors other than the initial ones, which would hide a mistake."""
+    """Builds fastai's U-Net with random running statistics and scales, as initial ones would hide errors."""
     theirs: dict[str, Any] = {**options}
     if "last_cross" in options:
         theirs["last_cross"] = options["last_cross"] != "none"
@@ -79,14 +79,14 @@ def our_unet(
 
 @torch.no_grad()
 def _assert_equal(ours: nn.Module, theirs: nn.Module, *sizes: tuple[int, int]) -> None:
-    # random weights make large maps, whose rounding a softmax in single precision would show
+    # in double precision, since random weights give large values, whose rounding errors a softmax amplifies
     ours, theirs = ours.double(), theirs.double()
     for height, width in sizes:
         x = torch.randn(2, 3, height, width, dtype=torch.float64)
         expected = theirs(x)
         assert expected.shape[-2:] == (height, width)
         assert expected.std() > 1e-3
-        # fastai gives single precision in any case
+        # fastai's output is in single precision in any case
         torch.testing.assert_close(ours(x).float(), expected, atol=1e-4, rtol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_equals_fastai_with_its_weights(options: dict[str, Any], tmp_path: Path)
     _assert_equal(ours, theirs, (64, 96), (65, 47))
 
 
-def test_equals_fastai_on_resnet34_from_a_file_of_its_learner(tmp_path: Path) -> None:
+def test_equals_fastai_on_resnet34_from_a_learners_checkpoint(tmp_path: Path) -> None:
     theirs = fastai_unet(21, {}, _resnet34())
     torch.save({"model": theirs.state_dict(), "opt": {"hypers": []}}, tmp_path / "unet.pth")
     ours = our_unet(21, {}, "torchvision/resnet34")

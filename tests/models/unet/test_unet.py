@@ -50,7 +50,7 @@ def _train_step(model: nn.Module, x: Tensor) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_every_option_gives_the_images_size_and_trains_every_parameter(decoder: Any, options: dict[str, Any]) -> None:
+def test_output_has_the_images_size_and_every_parameter_a_gradient(decoder: Any, options: dict[str, Any]) -> None:
     model = _unet(3, decoder=decoder, **options)
     out = model(torch.rand(2, 3, 70, 49))
     assert out.shape == (2, 3, 70, 49)
@@ -90,15 +90,17 @@ def test_refuses_an_encoder_of_one_map() -> None:
             super().__init__(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
     encoder = Encoder(Blocks(), image_size=32)
-    with pytest.raises(ValueError, match="Expected Blocks to give maps of two scales or depths at least"):
+    with pytest.raises(
+        ValueError, match="Expected Blocks to give maps of at least two scales or depths for the skip connections"
+    ):
         DynamicUnet(encoder, 2)
 
 
 @pytest.mark.parametrize(
     "given", [{"weights": "w.safetensors"}, {"in_channels": 3}, {"image_size": 64}, {"drop_path_rate": 0.1}], ids=str
 )
-def test_refuses_what_builds_an_encoder_beside_one(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="with an encoder's name, but got an encoder: pass them to it"):
+def test_refuses_arguments_of_an_encoder_with_one_that_is_built(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="with an encoder's name, but got it with an `Encoder`: pass it to `Encoder`"):
         DynamicUnet(Encoder("test_resnet", pretrained=False), 2, **given)
 
 
@@ -127,8 +129,8 @@ def test_other_channels(decoder: Any, last_cross: Any, channels: int) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "dla46x_c"])
-def test_scales_that_the_encoder_lacks_or_has_more_of(decoder: Any, name: str) -> None:
-    """Of one scale, from 1/4 on, and from the full resolution on."""
+def test_encoders_with_fewer_or_more_scales(decoder: Any, name: str) -> None:
+    """Encoders with maps of one scale only, from 1/4 on, and from full resolution on."""
     for last_cross in ("full", "half", "none"):
         model = DynamicUnet(name, 2, pretrained=False, decoder=decoder, last_cross=last_cross).train()
         size = (32, 64) if decoder == "fastai" else (33, 65)
@@ -138,7 +140,7 @@ def test_scales_that_the_encoder_lacks_or_has_more_of(decoder: Any, name: str) -
         assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_takes_an_encoder_and_leaves_it_its_groups() -> None:
+def test_takes_an_encoder_and_keeps_its_groups() -> None:
     encoder = Encoder("test_vit", pretrained=False, num_groups=3, normalize=False)
     model = DynamicUnet(encoder, 2)
     assert model.encoder is encoder
@@ -158,7 +160,7 @@ def test_groups_are_the_encoders_then_the_decoder(decoder: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_max_width_holds(decoder: Any) -> None:
+def test_max_width_limits_the_channels_of_stages(decoder: Any) -> None:
     model = DynamicUnet("resnet18", 2, pretrained=False, decoder=decoder, max_width=40)
     assert max(stage.width for stage in model.decoder.stages) <= 40
     free = DynamicUnet("resnet18", 2, pretrained=False, decoder=decoder)
@@ -166,7 +168,7 @@ def test_max_width_holds(decoder: Any) -> None:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_self_attention_is_in_the_third_stage_from_the_end_alone(decoder: Any) -> None:
+def test_self_attention_is_only_in_the_third_stage_from_the_end(decoder: Any) -> None:
     model = _unet(decoder=decoder, self_attention=True)
     has = [any(isinstance(m, SelfAttention) for m in stage.modules()) for stage in model.decoder.stages]
     assert [i for i, found in enumerate(has) if found] == [len(has) - 3]
@@ -174,7 +176,7 @@ def test_self_attention_is_in_the_third_stage_from_the_end_alone(decoder: Any) -
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_blur_can_spare_the_last_stage(decoder: Any) -> None:
+def test_blur_can_be_left_out_in_the_last_stage(decoder: Any) -> None:
     def blurred(**options: Any) -> list[bool]:
         model = _unet(decoder=decoder, upsample="pixel_shuffle", **options)
         return [any(isinstance(m, Blur) for m in stage.modules()) for stage in model.decoder.stages]
@@ -220,7 +222,7 @@ def test_pickles_after_a_training_step(decoder: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_a_frozen_encoder_stays_as_it_is(name: str) -> None:
+def test_a_frozen_encoder_does_not_change(name: str) -> None:
     model = DynamicUnet(name, 2, pretrained=False).train()
     lh.freeze_to(model, -1, norm="eval")
     before = copy.deepcopy(model.state_dict())
@@ -232,7 +234,7 @@ def test_a_frozen_encoder_stays_as_it_is(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"last_cross": "full"}, {"last_cross": "none"}, {"y_range": (0, 1)}], ids=str)
-def test_odd_sizes_are_those_of_the_image_padded_by_its_edges(options: dict[str, Any]) -> None:
+def test_outputs_of_odd_sizes_equal_those_of_the_image_padded_by_its_edges(options: dict[str, Any]) -> None:
     model = _unet(**options).eval()
     x = torch.rand(2, 3, 70, 97)
     padded = model(F.pad(x, (0, 31, 0, 26), mode="replicate"))
@@ -255,8 +257,8 @@ def test_multiples_of_the_coarsest_scale_are_not_padded(decoder: Any, monkeypatc
 @torch.no_grad()
 @pytest.mark.parametrize("last_cross", ["full", "half"])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_the_image_itself_joins(decoder: Any, last_cross: Any) -> None:
-    """A pixel changes the output around it alone where the encoder is cut off, and nothing without the cross."""
+def test_the_decoder_uses_the_image_itself(decoder: Any, last_cross: Any) -> None:
+    """With fixed maps of the encoder, a pixel changes only the output around it, and nothing without `last_cross`."""
 
     def change(cross: Any) -> Tensor:
         torch.manual_seed(0)
@@ -273,10 +275,10 @@ def test_the_image_itself_joins(decoder: Any, last_cross: Any) -> None:
     assert change("none").max() == 0
 
 
-def test_a_halo_models_own_blocks_are_padded_to() -> None:
+def test_images_are_padded_to_the_block_size_of_a_halo_model() -> None:
     with torch.device("meta"):
         model = DynamicUnet("halonet26t", 2, pretrained=False)
         assert model.encoder.meta.multiple == model.multiple == 256
         assert model(torch.zeros(1, 3, 97, 300)).shape == (1, 2, 97, 300)
-        free = DynamicUnet("lambda_resnet26t", 2, pretrained=False)  # whose metadata states a least size alone
+        free = DynamicUnet("lambda_resnet26t", 2, pretrained=False)  # whose metadata has only a minimum size
         assert (free.encoder.meta.multiple, free.multiple) == (1, 32)

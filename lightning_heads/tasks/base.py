@@ -1,7 +1,9 @@
-"""The one LightningModule that holds the behavior of every task."""
+"""LightningModule that is the base class of all tasks."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, cast
 
 import lightning as L
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -12,13 +14,14 @@ from torchmetrics import Metric, MetricCollection
 
 from ..callbacks import ExactResume
 from ..optim.param_groups import LearningRate, Splitter, optimizer_groups, param_groups
+from ..utils.arguments import init_parameters
 
 Stage = Literal["train", "val", "test"]
 
 # jsonargparse tries the members of a union in order: a number must come before a sequence
 LR = float | list[float | None] | tuple[float | None, ...]
 
-# What a checkpoint must not repeat when it is loaded: its own weights replace the pretrained ones.
+# Hyperparameters that are saved with these values, as a loaded checkpoint has the weights that they would read.
 _RESET_ON_LOAD: dict[str, Any] = {
     "pretrained": False,
     "weights": None,
@@ -28,25 +31,31 @@ _RESET_ON_LOAD: dict[str, Any] = {
 }
 
 
-class TransferModule(L.LightningModule):
-    """Trains any model whose batch is the model's inputs, then the target.
+# Arguments that are functions, which a checkpoint that loads with `weights_only=True` cannot hold.
+_NOT_SAVED = ("optimizer", "lr_scheduler", "splitter")
 
-    Subclass it and override what you want to be otherwise: `activation`, `configure_optimizers` or a step.
+
+class TransferModule(L.LightningModule):
+    """Trains any model on batches of the model's inputs followed by the target.
+
+    A subclass may override `activation`, `configure_optimizers` or a step.
 
     Args:
-        model: Maps its inputs to outputs. `model.num_inputs` says how many inputs it takes, 1 by default, and
-            `model.param_groups()` which parameters share a learning rate.
+        model: Model that maps inputs to outputs. Its attribute `num_inputs` is their number, 1 by default; its method
+            `param_groups()` returns groups of parameters that share a learning rate.
         criterion: Loss of outputs and target.
-        metrics: Metrics of activated outputs and target, by the name they are logged under.
-        lr: Learning rate: a number, a pair that goes geometrically from the first group to the last, `(None, b)` for b
-            in the last group and a tenth of it in all others, or one a group.
-        optimizer: Makes the optimizer from parameter groups; by default AdamW with fastai's constants
+        metrics: Metrics of predictions (activated outputs) and target, by the name they are logged under.
+        lr: Learning rate: a number, a pair that is spaced geometrically from the first parameter group to the last,
+            `(None, b)` for b in the last group and b / 10 in the others, or one number per group.
+        optimizer: Function that creates the optimizer from parameter groups; by default AdamW with fastai's constants
             (betas 0.9 and 0.99, eps 1e-5, decoupled weight decay 0.01).
-        lr_scheduler: Makes a scheduler from the optimizer, stepped once an epoch. Schedules over steps are callbacks.
-        splitter: Maps the model to its parameter groups, in place of `model.param_groups()`; fastai's `splitter`.
+        lr_scheduler: Function that creates a learning rate scheduler from the optimizer, stepped once per epoch.
+            Schedules over steps are callbacks.
+        splitter: Function from the model to its parameter groups, in place of `model.param_groups()`; fastai's
+            `splitter`.
     """
 
-    takes_features = False  # in place of inputs, which `FeatureCache` sets
+    takes_features = False  # whether batches have features in place of inputs; set by `FeatureCache`
 
     def __init__(
         self,
@@ -71,19 +80,38 @@ class TransferModule(L.LightningModule):
         self._lr_scheduler = lr_scheduler
         self._splitter = splitter
 
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: Sequence[str] | str | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """Saves the constructor's arguments as Lightning does, except `optimizer`, `lr_scheduler` and `splitter`.
+
+        `LightningCLI` adds arguments that it links from the data module. Those that the class lacks are dropped, since
+        a constructor with `**kwargs` would get them when a checkpoint is loaded.
+        """
+        ignored = [ignore] if isinstance(ignore, str) else [*(ignore or ())]
+        frame = frame or cast(FrameType, cast(FrameType, inspect.currentframe()).f_back)
+        super().save_hyperparameters(*args, ignore=[*_NOT_SAVED, *ignored], frame=frame, logger=logger)
+        if not args:
+            taken = init_parameters(type(self))
+            self.remove_ignored_hparams([name for name in self.hparams if name[:1] != "_" and name not in taken])
+
     def forward(self, *inputs: Tensor) -> Tensor:
         out: Tensor = self.model.from_features(*inputs) if self.takes_features else self.model(*inputs)  # type: ignore[operator]
         return out
 
     def activation(self, outputs: Tensor) -> Tensor:
-        """Turns the model's outputs into predictions; here they are predictions already."""
+        """Converts the model's outputs to predictions; by default they are returned unchanged."""
         return outputs
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses targets that do not fit; here the criterion does."""
+        """Raises ValueError if the target does not fit the outputs; by default the criterion does that."""
 
     def check_batch(self, outputs: Tensor, target: Tensor, batch_idx: int) -> None:
-        """Checks the target of every batch on the CPU, and of an epoch's first elsewhere, where looking would wait."""
+        """Checks the target; on an accelerator only in an epoch's first batch, as the check waits for the device."""
         if batch_idx == 0 or target.device.type == "cpu":
             self.check_target(outputs, target)
 
@@ -115,11 +143,11 @@ class TransferModule(L.LightningModule):
         return self.predict(*inputs)
 
     def predict(self, *inputs: Tensor) -> Tensor:
-        """Returns activated outputs of inputs as they come to be predicted, which may be larger than in training."""
+        """Returns the predictions for inputs, which may be larger than in training."""
         return self.activation(self(*inputs))
 
     def param_groups(self) -> list[list[nn.Parameter]]:
-        """Returns the model's parameter groups; what the criterion learns goes with the last, the head."""
+        """Returns the model's parameter groups; the last, the head's, has the criterion's trainable parameters too."""
         *groups, head = param_groups(self.model, self._splitter)
         return [*groups, [*head, *(p for p in self.criterion.parameters() if p.requires_grad)]]
 
@@ -133,19 +161,18 @@ class TransferModule(L.LightningModule):
         return optimizer if self._lr_scheduler is None else ([optimizer], [self._lr_scheduler(optimizer)])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # tells which class to load it with
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["class_path"] = _class_path(type(self))
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY)
         if saved is not None:
             saved.update({key: value for key, value in _RESET_ON_LOAD.items() if key in saved})
 
     @property
     def num_inputs(self) -> int:
-        """How many inputs the model takes from a batch."""
+        """Number of inputs that the model takes from a batch."""
         return int(getattr(self.model, "num_inputs", 1))
 
     def outputs_and_target(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Runs the model on a batch's inputs.
+        """Runs the model on a batch's inputs, and returns its outputs and the target.
 
         Raises:
             ValueError: If there is no target.
@@ -162,8 +189,15 @@ class TransferModule(L.LightningModule):
         return log_evaluation(self, self, stage, metrics, outputs, self.activation(outputs), target)
 
     def metric_target(self, target: Tensor) -> Tensor:
-        """Turns the criterion's target into the metrics'; here they are one."""
+        """Converts the target of the criterion to that of the metrics; by default they are the same."""
         return target
+
+
+def _class_path(task: type) -> str:
+    """Returns the import path of a task; that of this package's tasks is the public one, which stays valid."""
+    package, _, _ = __name__.partition(".")
+    module = package if task.__module__.startswith(f"{package}.") else task.__module__
+    return f"{module}.{task.__qualname__}"
 
 
 def log_evaluation(
@@ -175,15 +209,15 @@ def log_evaluation(
     predictions: Tensor,
     target: Tensor,
 ) -> dict[str, Tensor]:
-    """Logs the task's loss of outputs and the metrics of predictions, and returns what callbacks collect.
+    """Logs the loss of outputs and the metrics of predictions, and returns the outputs of a step for callbacks.
 
     Args:
-        module: The module that evaluates.
-        task: The task that it is of, often itself.
-        stage: What the names of the logs begin with.
-        metrics: Metrics that the module holds.
+        module: The LightningModule that is evaluated.
+        task: The task with the loss, often the module itself.
+        stage: Prefix of the names of logged values.
+        metrics: Metrics of the module.
         outputs: Outputs of the task's model.
-        predictions: Activated outputs, or a combination of several.
+        predictions: Activated outputs, or a combination of those of several views.
         target: Target of the batch.
     """
     loss = task.criterion(outputs, target)

@@ -1,4 +1,4 @@
-"""What tasks with classes share: counts and names that have to agree."""
+"""Checks of the number, the weights and the names of a task's classes."""
 
 from collections.abc import Sequence
 
@@ -17,21 +17,21 @@ def check_classes(
 
 
 def plain_floats(values: Sequence[float] | None) -> list[float] | None:
-    """Returns numbers as a checkpoint may hold them, whatever they came as: NumPy's make it one that is not loaded."""
+    """Converts numbers to Python's, since a checkpoint with NumPy's is not loaded with `weights_only=True`."""
     return None if values is None else [float(value) for value in values]
 
 
 def names_from_data(task: L.LightningModule, class_names: list[str]) -> list[str]:
-    """Compares a task's classes with those of the data that it is run on, and returns their names.
+    """Checks a task's classes against those of the trainer's data module, and returns their names.
 
-    Where the task was given none, they are the data's, and become a hyperparameter.
+    If the hyperparameters of the task have no names, those of the data module are stored in them.
 
     Args:
         task: A task that is attached to a trainer, with `class_names` among its hyperparameters.
-        class_names: Names of the task's classes so far.
+        class_names: Current names of the task's classes.
 
     Raises:
-        ValueError: If the data has other classes, or more, or fewer.
+        ValueError: If the data module has another number of classes, or other names.
     """
     names = getattr(getattr(task.trainer, "datamodule", None), "class_names", None)
     if names is None:

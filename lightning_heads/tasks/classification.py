@@ -1,4 +1,4 @@
-"""Classification and regression of single images."""
+"""Classification of images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,38 +17,39 @@ from torchmetrics.classification import (
 )
 
 from ..models import ImageModel
+from ..models.image import ImageModelArgs
 from ..optim.param_groups import Splitter
+from ..utils.arguments import Unpack, forwards, with_defaults
 from .base import LR, TransferModule
 from .class_names import check_classes, names_from_data, plain_floats
 
 
+@forwards(ImageModelArgs, to=ImageModel)
 class ImageClassifier(TransferModule):
-    """Classifies images: a pretrained encoder with fastai's head.
+    """Classifies images by a pretrained encoder with fastai's head.
 
     Targets are class indices `(b,)`, or class probabilities `(b, num_classes)`; with `multilabel`, `(b, num_classes)`
-    of 0 and 1. Predictions are probabilities `(b, num_classes)`. It logs accuracy and F1 (macro)
-    for evaluation.
+    of 0 and 1. Predictions are probabilities `(b, num_classes)`. Accuracy and F1 (macro) are logged in validation and
+    test.
 
     Args:
-        encoder: An architecture's name; see `Encoder`.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too.
         num_classes: Number of classes.
-        multilabel: Whether an image has any number of the classes.
-        label_smoothing: Share of each target that is spread over all classes (Szegedy 2016).
+        multilabel: Whether an image may have any number of classes, of independent probabilities, instead of one.
+        label_smoothing: Fraction of each target that is spread evenly over all classes, or with `multilabel` over 0 and
+            1 (Szegedy 2016).
         class_weights: Weight of each class in the loss.
-        class_names: Names of the classes, kept in the checkpoint; by default those of the data module in `fit`.
-        pretrained: Whether the encoder gets its pretrained weights.
-        weights: A local file with them; see `Encoder`.
-        lr: See `TransferModule`.
-        optimizer: See `TransferModule`.
-        lr_scheduler: See `TransferModule`.
-        splitter: See `TransferModule`.
-        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
-        ps: Dropout probabilities of the head.
-        concat_pool: Whether the head pools by maximum and average, or by average alone.
-        in_channels: Channels of the images.
-        image_size: Size that a backbone of fixed size is built for.
-        drop_path_rate: Stochastic depth of a timm backbone.
-        hypercolumns: Whether the head sees the encoder's maps of all scales; see `Encoder`.
+        class_names: Names of the classes, saved in the checkpoint; by default those of the data module.
+        pretrained: Whether the encoder gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of the encoder, in place of a download.
+        lr: Learning rate: a number, a pair that is spaced geometrically from the first parameter group to the last,
+            `(None, b)` for b in the last group and b / 10 in the others, or one number per group.
+        optimizer: Function that creates the optimizer from parameter groups; by default AdamW with fastai's constants.
+        lr_scheduler: Function that creates a learning rate scheduler from the optimizer, stepped once per epoch.
+        splitter: Function from the model to its parameter groups, in place of `model.param_groups()`; fastai's
+            `splitter`.
+        in_channels: Channels of the images; by default the encoder's own, 3 for pretrained weights.
 
     Raises:
         ValueError: If `num_classes`, `class_names` and `class_weights` disagree, or the encoder cannot be built.
@@ -69,34 +70,27 @@ class ImageClassifier(TransferModule):
         optimizer: Callable[[Any], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         splitter: Splitter | None = None,
-        lin_ftrs: Sequence[int] | None = None,
-        ps: float | list[float] = 0.5,
-        concat_pool: bool = True,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
-        hypercolumns: bool = False,
+        **architecture: Unpack[ImageModelArgs],
     ) -> None:
         check_classes(num_classes, multilabel, class_weights, class_names)
         class_weights = plain_floats(class_weights)
+        architecture = with_defaults(ImageModelArgs, architecture, ImageModel)
         model = ImageModel(
             encoder,
             num_classes,
             pretrained=pretrained,
             weights=weights,
-            lin_ftrs=lin_ftrs,
-            ps=ps,
-            concat_pool=concat_pool,
+            head=None,
+            y_range=None,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
-            hypercolumns=hypercolumns,
+            **architecture,
         )
         criterion = (
             _SmoothedBCE(label_smoothing) if multilabel else nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         )
         if class_weights is not None:
-            # hyperparameters hold them: as state they would overrule others on loading
+            # not persistent, since weights in a loaded state dict would replace those that the task is built with
             criterion.register_buffer("weight", torch.tensor(class_weights), persistent=False)
         metrics = _multilabel_metrics(num_classes) if multilabel else _multiclass_metrics(num_classes)
         super().__init__(
@@ -104,28 +98,30 @@ class ImageClassifier(TransferModule):
         )
         self.multilabel = multilabel
         self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
+        self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
-        """Compares the classes with the data's, and takes their names from it where none were given."""
+        """Checks the classes against those of the data module, and takes their names from it if none were given."""
         if stage != "predict":
             self.class_names = names_from_data(self, self.class_names)
 
     def activation(self, outputs: Tensor) -> Tensor:
-        """Turns logits `(b, num_classes)` into probabilities."""
+        """Converts logits `(b, num_classes)` to probabilities."""
         return outputs.sigmoid() if self.multilabel else outputs.softmax(dim=1)
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses targets of another kind than the task's."""
+        """Raises ValueError if targets have another shape, or class probabilities do not sum to 1."""
         if self.multilabel or target.is_floating_point():
             if target.shape != outputs.shape:
                 kind = "`multilabel` targets" if self.multilabel else "class probabilities"
                 raise ValueError(f"Expected {kind} of {tuple(outputs.shape)}, but got {tuple(target.shape)}")
             if not self.multilabel and ((target.sum(dim=1) - 1).abs() > 1e-2).any():
-                raise ValueError("Expected class probabilities that sum to 1, but got others; is this `multilabel`?")
+                raise ValueError(
+                    "Expected class probabilities that sum to 1, but got other sums; is the task `multilabel`?"
+                )
 
     def metric_target(self, target: Tensor) -> Tensor:
-        """Turns class probabilities into the most probable class, where that is what the targets are."""
+        """Converts class probabilities to the index of the most probable class, and multi-label targets to integers."""
         if self.multilabel:
             return (target > 0.5).long()
         return target.argmax(dim=1) if target.is_floating_point() else target

@@ -1,4 +1,4 @@
-"""Embeddings of images, near for one class and far for others."""
+"""Metric learning of image embeddings."""
 
 import warnings
 from collections.abc import Callable
@@ -12,44 +12,52 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from ..encoders import Encoder
+from ..encoders.encoder import EncoderArgs
 from ..losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
 from ..metrics.retrieval import RecallAtK, RetrievalMAP
 from ..models import ImageModel
 from ..optim.param_groups import Splitter
+from ..utils.arguments import Unpack, forwards, with_defaults
 from ..utils.tensors import at_least_float32
 from .base import LR, TransferModule
 
 Loss = Literal["triplet", "contrastive", "nt_xent"]
 
 
+@forwards(EncoderArgs, to=Encoder)
 class ImageEmbedder(TransferModule):
-    """Turns images into vectors of unit length whose cosine says how alike they are: metric learning.
+    """Metric learning: maps images to embeddings of unit length, whose cosine similarity is high within a class.
 
-    The head is average pooling, batch normalization and one linear layer. Targets are class indices `(b,)`; classes
-    need not be those of training. Predictions are embeddings `(b, embedding_size)`. For evaluation it logs
-    `recall_at_1`, `recall_at_5` and `mean_average_precision`, where each image of the whole set searches all others.
+    The head is average pooling, batch normalization and one linear layer. Targets are class indices `(b,)`; those of
+    evaluation may be of other classes than training. Predictions are embeddings `(b, embedding_size)`. `recall_at_1`,
+    `recall_at_5` and `mean_average_precision` are logged in validation and test, where each image of the data set is a
+    query among all others.
 
-    All losses are over the pairs of a batch, which needs several images of a class: `images_per_class` of the data
-    module. The evaluation's loss therefore depends on the order of the images; choose checkpoints by another metric.
+    The losses are of the pairs in a batch, which needs several images of each class: set `images_per_class` of the data
+    module. The loss in validation therefore depends on the order of the images; select checkpoints by another metric.
 
     Args:
-        encoder: An architecture's name; see `Encoder`.
-        embedding_size: Length of the vectors.
-        loss: `TripletLoss`, `ContrastiveLoss` or `NTXentLoss`.
-        margin: Margin of the triplet loss, or that of pairs of two classes in the contrastive one; by default theirs.
-        temperature: Temperature of the NT-Xent loss; by default its own.
-        pretrained: Whether the encoder gets its pretrained weights.
-        weights: A local file with them; see `Encoder`.
-        lr: See `TransferModule`.
-        optimizer: See `TransferModule`.
-        lr_scheduler: See `TransferModule`.
-        splitter: See `TransferModule`.
-        in_channels: Channels of the images.
-        image_size: Size that a backbone of fixed size is built for.
-        drop_path_rate: Stochastic depth of a timm backbone.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too.
+        embedding_size: Dimension of the embeddings.
+        loss: Loss: `triplet` (`TripletLoss`), `contrastive` (`ContrastiveLoss`) or `nt_xent` (`NTXentLoss`).
+        margin: Margin of the triplet loss, by default 0.2, or of pairs of different classes in the contrastive loss, by
+            default 1.
+        temperature: Temperature of the NT-Xent loss, by default 0.07.
+        pretrained: Whether the encoder gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of the encoder, in place of a download.
+        lr: Learning rate: a number, a pair that is spaced geometrically from the first parameter group to the last,
+            `(None, b)` for b in the last group and b / 10 in the others, or one number per group.
+        optimizer: Function that creates the optimizer from parameter groups; by default AdamW with fastai's constants.
+        lr_scheduler: Function that creates a learning rate scheduler from the optimizer, stepped once per epoch.
+        splitter: Function from the model to its parameter groups, in place of `model.param_groups()`; fastai's
+            `splitter`.
+        in_channels: Channels of the images; by default the encoder's own, 3 for pretrained weights.
 
     Raises:
-        ValueError: If the loss is unknown or has no such setting, or the encoder cannot be built.
+        ValueError: If the loss is unknown, has no `margin` or `temperature` that is given, or the encoder cannot be
+            built.
     """
 
     def __init__(
@@ -67,23 +75,24 @@ class ImageEmbedder(TransferModule):
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         splitter: Splitter | None = None,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
+        **backbone: Unpack[EncoderArgs],
     ) -> None:
         if embedding_size < 1:
             raise ValueError(f"Expected `embedding_size` to be at least 1, but got {embedding_size}")
         criterion = _criterion(loss, margin, temperature)
+        backbone = with_defaults(EncoderArgs, backbone, Encoder)
         model = ImageModel(
             encoder,
             embedding_size,
             pretrained=pretrained,
             weights=weights,
+            head=None,
+            y_range=None,
             lin_ftrs=[],
             ps=0.0,
             concat_pool=False,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
+            **backbone,
         )
         metrics: dict[str, Metric] = {
             "recall_at_1": RecallAtK(1),
@@ -93,19 +102,19 @@ class ImageEmbedder(TransferModule):
         super().__init__(
             model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter
         )
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
+        self.save_hyperparameters()
 
     def activation(self, outputs: Tensor) -> Tensor:
-        """Scales vectors to unit length."""
+        """Normalizes embeddings to unit length."""
         return F.normalize(at_least_float32(outputs), dim=1)
 
     def check_batch(self, outputs: Tensor, target: Tensor, batch_idx: int) -> None:
-        """Warns where an epoch's first training batch has no two images of a class."""
+        """Checks the target, and warns if the first training batch of an epoch has no two images of one class."""
         super().check_batch(outputs, target, batch_idx)
         if self.training and batch_idx == 0 and len(torch.unique(target)) == len(target):
             warnings.warn(
-                f"Expected several images of a class in a batch, but the {len(target)} of this epoch's first are all "
-                "of different classes, so that no loss brings any together: set `images_per_class` of the data module",
+                f"Expected several images of a class in a batch, but the {len(target)} of this epoch's first batch are "
+                "all of different classes, without a positive pair: set `images_per_class` of the data module",
                 stacklevel=2,
             )
 

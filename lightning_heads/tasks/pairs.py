@@ -1,6 +1,6 @@
 """Verification of pairs of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,33 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from ..metrics.verification import EqualErrorRate
 from ..models import SiameseModel
-from ..models.siamese import Comparison
+from ..models.siamese import SiameseModelArgs
 from ..optim.param_groups import Splitter
+from ..utils.arguments import Unpack, forwards, with_defaults
 from .base import LR, TransferModule
 
 
+@forwards(SiameseModelArgs, to=SiameseModel)
 class PairClassifier(TransferModule):
-    """Tells whether two images show the same: a `SiameseModel` with two outputs.
+    """Classifies pairs of images as different or the same, by a `SiameseModel` with two outputs.
 
-    A batch is the first images, the second ones, and whether they are the same `(b,)`: bools, 0 and 1 of any type.
-    Predictions are the probabilities `(b, 2)` of `different` and `same`. It logs accuracy, the area under the ROC curve
-    and the equal error rate for evaluation.
+    A batch is the first images, the second images, and targets `(b,)`: whether each pair is the same, as bools or as 0
+    and 1 of any type. Predictions are the probabilities `(b, 2)` of `different` and `same`. Accuracy, the area under
+    the ROC curve and the equal error rate are logged in validation and test.
 
     Args:
-        encoder: An architecture's name; see `Encoder`.
-        comparison: See `SiameseModel`.
-        symmetric: See `SiameseModel`.
-        two_pass: See `SiameseModel`.
-        label_smoothing: Share of each target that is spread over both classes (Szegedy 2016).
-        pretrained: Whether the encoder gets its pretrained weights.
-        weights: A local file with them; see `Encoder`.
-        lr: See `TransferModule`.
-        optimizer: See `TransferModule`.
-        lr_scheduler: See `TransferModule`.
-        splitter: See `TransferModule`.
-        lin_ftrs: Widths of the head's hidden layers; see `create_head`.
-        ps: Dropout probabilities of the head.
-        concat_pool: Whether the head pools by maximum and average, or by average alone.
-        in_channels: Channels of the images.
-        image_size: Size that a backbone of fixed size is built for.
-        drop_path_rate: Stochastic depth of a timm backbone.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too.
+        label_smoothing: Fraction of each target that is spread evenly over both classes (Szegedy 2016).
+        pretrained: Whether the encoder gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of the encoder, in place of a download.
+        lr: Learning rate: a number, a pair that is spaced geometrically from the first parameter group to the last,
+            `(None, b)` for b in the last group and b / 10 in the others, or one number per group.
+        optimizer: Function that creates the optimizer from parameter groups; by default AdamW with fastai's constants.
+        lr_scheduler: Function that creates a learning rate scheduler from the optimizer, stepped once per epoch.
+        splitter: Function from the model to its parameter groups, in place of `model.param_groups()`; fastai's
+            `splitter`.
+        in_channels: Channels of the images; by default the encoder's own, 3 for pretrained weights.
     """
 
     class_names = ("different", "same")
@@ -51,9 +48,6 @@ class PairClassifier(TransferModule):
         self,
         encoder: str,
         *,
-        comparison: Comparison = "concatenation",
-        symmetric: bool = False,
-        two_pass: bool = False,
         label_smoothing: float = 0.0,
         pretrained: bool = True,
         weights: str | Path | None = None,
@@ -61,26 +55,18 @@ class PairClassifier(TransferModule):
         optimizer: Callable[[Any], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         splitter: Splitter | None = None,
-        lin_ftrs: Sequence[int] | None = None,
-        ps: float | list[float] = 0.5,
-        concat_pool: bool = True,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
+        **architecture: Unpack[SiameseModelArgs],
     ) -> None:
+        architecture = with_defaults(SiameseModelArgs, architecture, SiameseModel)
         model = SiameseModel(
             encoder,
-            comparison=comparison,
-            symmetric=symmetric,
-            two_pass=two_pass,
+            head=None,
+            num_outputs=2,
             pretrained=pretrained,
             weights=weights,
-            lin_ftrs=lin_ftrs,
-            ps=ps,
-            concat_pool=concat_pool,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
+            **architecture,
         )
         metrics: dict[str, Metric] = {
             "accuracy": MulticlassAccuracy(2, average="micro"),
@@ -96,21 +82,21 @@ class PairClassifier(TransferModule):
             lr_scheduler=lr_scheduler,
             splitter=splitter,
         )
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
+        self.save_hyperparameters()
 
     def activation(self, outputs: Tensor) -> Tensor:
-        """Turns logits `(b, 2)` into probabilities."""
+        """Converts logits `(b, 2)` to probabilities."""
         return outputs.softmax(dim=1)
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses other numbers than 0 and 1, and targets of another shape."""
+        """Raises ValueError if targets have another shape, or other values than 0 and 1."""
         if target.shape != outputs.shape[:1]:
             raise ValueError(f"Expected a target for each of {len(outputs)} pairs, but got {tuple(target.shape)}")
         if ((target != 0) & (target != 1)).any():
             raise ValueError(f"Expected targets of 0 and 1, but got {torch.unique(target).tolist()}")
 
     def metric_target(self, target: Tensor) -> Tensor:
-        """Turns what says whether images are the same into class indices."""
+        """Converts targets of any type to class indices."""
         return target.long()
 
 

@@ -1,4 +1,4 @@
-"""Restoration of images: image in, image out."""
+"""Image restoration and other image-to-image tasks."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from ..data.images.reading import read_image
 from ..data.transforms.resize import ResizeTo
 from ..encoders import Encoder
-from ..layers import Activation, Norm, UpsampleMethod
 from ..losses import FeatureLoss, SSIMLoss, StyleLoss, WeightedSum
 from ..losses.ssim import check_shapes
 from ..models import DynamicUnet
-from ..models.unet.light_decoder import LastCross
 from ..models.unet.residual import ResidualUnet
+from ..models.unet.unet import UnetArgs
 from ..optim.param_groups import Splitter
+from ..utils.arguments import Unpack, forwards, with_defaults
 from ..utils.tensors import at_least_float32
 from .base import LR, TransferModule
 from .tiling import Tiling
@@ -28,56 +28,53 @@ from .tiling import Tiling
 Loss = Literal["l1", "mse", "ssim", "feature", "style"]
 
 
+@forwards(UnetArgs, to=DynamicUnet)
 class ImageRestorer(TransferModule):
-    """Turns images into images: super-resolution, denoising, colorization, stylization, with a U-Net.
+    """Maps images to images by a U-Net: super-resolution, denoising, colorization, stylization.
 
-    Inputs are `(b, in_channels, h, w)` and targets `(b, num_outputs, h, w)`, both in 0..1 and of one size: a small
-    image is enlarged first. Predictions are clamped to 0..1. It logs PSNR (in decibels, of the mean squared error over
-    the whole set) and SSIM (mean over images) for evaluation.
+    Inputs are `(b, in_channels, h, w)` and targets `(b, num_outputs, h, w)`, both in 0..1 and of one size: for
+    super-resolution, inputs are upscaled before. Predictions are clamped to 0..1. PSNR (in decibels, of the mean
+    squared error over the data set) and SSIM (mean over images) are logged in validation and test.
 
     Args:
-        encoder: An architecture's name; see `Encoder`.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too.
         num_outputs: Channels of the restored images.
-        loss: Mean absolute or squared error, `SSIMLoss`, `FeatureLoss` or `StyleLoss`; or the weight of each of several
-            in a sum. For `style`, targets are the photographs.
-        residual: Whether the network predicts the difference from its input (Kim 2016), which is none at first
-            (Bachlechner 2020, ReZero): a start from images that are nearly right. By default where inputs have
-            `num_outputs` channels and there is no `y_range`; inputs of one channel may have it too.
-        y_range: Range that outputs are squashed into.
-        pretrained: Whether the encoder gets its pretrained weights.
-        weights: A local file with them; see `Encoder`.
-        lr: See `TransferModule`.
-        optimizer: See `TransferModule`.
-        lr_scheduler: See `TransferModule`.
-        splitter: See `TransferModule`.
-        in_channels: Channels of the inputs.
-        image_size: Size that a backbone of fixed size is built for.
-        drop_path_rate: Stochastic depth of a timm backbone.
-        tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
-            are predicted whole, or in tiles of the one size that an encoder takes.
-        tile_overlap: Least share of a tile's side that its neighbor covers too.
-        decoder: See `DynamicUnet`, as for all that follow until `max_width`.
-        upsample: Likewise.
-        blur: Likewise.
-        blur_final: Likewise.
-        self_attention: Likewise.
-        last_cross: Likewise.
-        bottle: Likewise.
-        act: Likewise.
-        norm: Likewise.
-        max_width: Likewise.
-        feature_encoder: Architecture that the feature and style losses compare images by. Its weights are in
-            checkpoints, 59 MB for this one, so that a resumed run has the same loss.
-        feature_pretrained: Whether it gets its pretrained weights.
-        feature_weights: A local file with them.
-        feature_layers: Maps of its pyramid that are compared; by default those of the loss.
-        feature_layer_weights: Weight of each of these maps, likewise.
-        style_image: The picture whose style is taken, a file.
-        style_size: Side of the square that is cut from the picture, in pixels.
-        style_weight: Weight of the style; that of the content is 1.
+        loss: Loss: `l1` (mean absolute error), `mse` (mean squared error), `ssim` (`SSIMLoss`), `feature`
+            (`FeatureLoss`) or `style` (`StyleLoss`, with the photographs as targets); or a mapping of several names to
+            their weights in a sum.
+        residual: Whether the network predicts the difference from its input (Kim 2016), which is 0 at first
+            (Bachlechner 2020, ReZero), for inputs that are close to their targets. By default true if inputs have
+            `num_outputs` channels and there is no `y_range`; with inputs of one channel it is possible too.
+        y_range: Range that a final sigmoid scales the outputs to.
+        pretrained: Whether the encoder gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of the encoder, in place of a download.
+        lr: Learning rate: a number, a pair that is spaced geometrically from the first parameter group to the last,
+            `(None, b)` for b in the last group and b / 10 in the others, or one number per group.
+        optimizer: Function that creates the optimizer from parameter groups; by default AdamW with fastai's constants.
+        lr_scheduler: Function that creates a learning rate scheduler from the optimizer, stepped once per epoch.
+        splitter: Function from the model to its parameter groups, in place of `model.param_groups()`; fastai's
+            `splitter`.
+        in_channels: Channels of the inputs; by default the encoder's own, 3 for pretrained weights.
+        tile_size: Height and width in pixels of the tiles that larger images are predicted in; by default images are
+            predicted whole, or in tiles of the encoder's input size if it takes only one size.
+        tile_overlap: Minimum overlap of neighboring tiles, as a fraction of the tile's height and width.
+        feature_encoder: Architecture of the encoder whose feature maps the feature and style losses compare. Its
+            weights are saved in checkpoints, 59 MB for the default, so that a resumed run has the same loss.
+        feature_pretrained: Whether the encoder of the feature and style losses gets its pretrained weights, downloaded
+            where needed.
+        feature_weights: Local file with the weights of the encoder of the feature and style losses, in place of a
+            download.
+        feature_layers: Indices of the feature maps that the feature and style losses compare, 0 the finest; by default
+            2, 3 and 4 for the feature loss, and 0, 1, 2 and 3 for the style loss.
+        feature_layer_weights: Weight of each feature map that is compared; by default 5, 15 and 2 for the feature loss,
+            and 1 for the style loss.
+        style_image: Image file whose style the style loss compares to; needed for training with that loss.
+        style_size: Height and width of the square that the style image is scaled and cropped to, in pixels.
+        style_weight: Weight of the style in the style loss; that of the content is 1.
 
     Raises:
-        ValueError: If the loss is unknown or lacks something, or an encoder cannot be built.
+        ValueError: If the loss is unknown, arguments contradict each other, or an encoder cannot be built.
     """
 
     def __init__(
@@ -95,20 +92,8 @@ class ImageRestorer(TransferModule):
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         splitter: Splitter | None = None,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
         tile_size: int | tuple[int, int] | None = None,
         tile_overlap: float = 0.25,
-        decoder: Literal["light", "fastai"] = "light",
-        upsample: UpsampleMethod | None = None,
-        blur: bool = False,
-        blur_final: bool = True,
-        self_attention: bool = False,
-        last_cross: LastCross = "full",
-        bottle: bool = False,
-        act: Activation = "relu",
-        norm: Norm | None = None,
-        max_width: int | None = None,
         feature_encoder: str = "torchvision/vgg16_bn",
         feature_pretrained: bool = True,
         feature_weights: str | Path | None = None,
@@ -117,51 +102,50 @@ class ImageRestorer(TransferModule):
         style_image: str | Path | None = None,
         style_size: int = 256,
         style_weight: float = 1.0,
+        **architecture: Unpack[UnetArgs],
     ) -> None:
-        parts = _check_loss({loss: 1.0} if isinstance(loss, str) else loss)
-        if style_image is not None and "style" not in parts:
-            raise ValueError(f"Expected `style_image` with the style loss, but got it with {', '.join(parts)}")
+        loss_weights = _check_loss({loss: 1.0} if isinstance(loss, str) else loss)
+        if style_image is not None and "style" not in loss_weights:
+            raise ValueError(
+                f"Expected `style_image` only with the style loss, but `loss` is {', '.join(loss_weights)}"
+            )
         if residual and y_range is not None:
-            raise ValueError(f"Expected no `y_range` with `residual`, as differences have no range, but got {y_range}")
+            raise ValueError(
+                f"Expected no `y_range` with `residual`, as it would limit the difference, but got {y_range}"
+            )
+        architecture = with_defaults(UnetArgs, architecture, DynamicUnet)
         unet = DynamicUnet(
             encoder,
             num_outputs,
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
             y_range=y_range,
-            decoder=decoder,
-            upsample=upsample,
-            blur=blur,
-            blur_final=blur_final,
-            self_attention=self_attention,
-            last_cross=last_cross,
-            bottle=bottle,
-            act=act,
-            norm=norm,
-            max_width=max_width,
+            **architecture,
         )
         if residual is None:
             residual = y_range is None and unet.encoder.in_channels == num_outputs
-        features = functools.partial(
+        build_encoder = functools.partial(
             Encoder,
             feature_encoder,
             pretrained=feature_pretrained,
             weights=feature_weights,
             in_channels=num_outputs,
-            image_size=image_size,
+            image_size=architecture["image_size"],
             readout=False,
         )
         style = None if style_image is None else _read_style(style_image, num_outputs, style_size)
-        makers: dict[str, Callable[[], nn.Module]] = {
+        losses: dict[str, Callable[[], nn.Module]] = {
             "l1": nn.L1Loss,
             "mse": nn.MSELoss,
             "ssim": SSIMLoss,
-            "feature": lambda: FeatureLoss(features(), layers=feature_layers, layer_weights=feature_layer_weights),
+            "feature": lambda: FeatureLoss(build_encoder(), layers=feature_layers, layer_weights=feature_layer_weights),
             "style": lambda: StyleLoss(
-                features(), style, layers=feature_layers, layer_weights=feature_layer_weights, style_weight=style_weight
+                build_encoder(),
+                style,
+                layers=feature_layers,
+                layer_weights=feature_layer_weights,
+                style_weight=style_weight,
             ),
         }
         metrics: dict[str, Metric] = {
@@ -170,7 +154,7 @@ class ImageRestorer(TransferModule):
         }
         super().__init__(
             ResidualUnet(unet, num_outputs) if residual else unet,
-            WeightedSum([makers[name]() for name in parts], [*parts.values()]),
+            WeightedSum([losses[name]() for name in loss_weights], [*loss_weights.values()]),
             metrics,
             lr=lr,
             optimizer=optimizer,
@@ -178,20 +162,20 @@ class ImageRestorer(TransferModule):
             splitter=splitter,
         )
         self.tiling = Tiling(unet.encoder.meta, tile_size, tile_overlap)
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
+        self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
-        """Refuses to train a style that is not known.
+        """Checks that a style loss has a style before training.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no style image.
         """
         styles = [module for module in self.criterion.modules() if isinstance(module, StyleLoss)]
         if stage == "fit" and not all(style.has_style for style in styles):
             raise ValueError("Expected `style_image` with the style loss, but got None")
 
     def predict(self, *inputs: Tensor) -> Tensor:
-        """Returns restored images, those larger than `tile_size` blended from tiles."""
+        """Returns restored images; those larger than `tile_size` are predicted in tiles and blended."""
         return self.tiling(super().predict, *inputs)
 
     def activation(self, outputs: Tensor) -> Tensor:
@@ -199,19 +183,19 @@ class ImageRestorer(TransferModule):
         return at_least_float32(outputs).clamp(0, 1)
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses targets of another shape, which the loss would broadcast."""
+        """Raises ValueError if the target has another shape, which the loss would broadcast."""
         check_shapes(outputs, target)
 
     def metric_target(self, target: Tensor) -> Tensor:
-        """Returns the target in the precision of the predictions, which the metrics ask for."""
+        """Returns the target in the precision of the predictions, which the metrics require."""
         return at_least_float32(target)
 
 
-def _check_loss(parts: dict[str, float]) -> dict[str, float]:
+def _check_loss(weights: dict[str, float]) -> dict[str, float]:
     known = get_args(Loss)
-    if not parts or any(name not in known for name in parts):
-        raise ValueError(f"Expected `loss` to be of {', '.join(known)}, but got {', '.join(parts) or 'none'}")
-    return parts
+    if not weights or any(name not in known for name in weights):
+        raise ValueError(f"Expected `loss` to be of {', '.join(known)}, but got {', '.join(weights) or 'none'}")
+    return weights
 
 
 def _read_style(path: str | Path, channels: int, size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,61 +10,55 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from ..layers import Activation, Norm, UpsampleMethod
 from ..losses import SegmentationLoss, segmentation_loss
 from ..losses.segmentation import LossName
 from ..metrics.segmentation import SegmentationScore
 from ..models import DynamicUnet
-from ..models.unet.light_decoder import LastCross
+from ..models.unet.unet import UnetArgs
 from ..optim.param_groups import Splitter
+from ..utils.arguments import Unpack, forwards, with_defaults
 from .base import LR, Stage, TransferModule
 from .class_names import check_classes, names_from_data, plain_floats
 from .tiling import Tiling
 
 
+@forwards(UnetArgs, to=DynamicUnet)
 class ImageSegmenter(TransferModule):
-    """Segments images: a pretrained encoder with a U-Net's decoder.
+    """Semantic segmentation by a U-Net on a pretrained encoder.
 
-    Targets are class indices `(b, h, w)`; with `multilabel`, `(b, num_classes, h, w)` of 0 and 1. One class makes a
-    binary task, which is multi-label with targets `(b, h, w)` or `(b, 1, h, w)`. Predictions are probabilities
-    `(b, num_classes, h, w)`. It logs IoU, Dice and accuracy for evaluation, each for all classes and for every class
-    (`val_iou`, `val_iou_<class>`); see `SegmentationScore`.
+    Targets are class indices `(b, h, w)`; with `multilabel`, `(b, num_classes, h, w)` of 0 and 1. With one class the
+    task is binary: multi-label, with targets `(b, h, w)` or `(b, 1, h, w)`. Predictions are probabilities
+    `(b, num_classes, h, w)`. IoU, Dice and accuracy are logged in validation and test, each of all classes and of every
+    class (`val_iou`, `val_iou_<class>`); see `SegmentationScore`.
 
     Args:
-        encoder: An architecture's name; see `Encoder`.
+        encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
+            `torchvision/` where timm has the name too.
         num_classes: Number of classes.
-        multilabel: Whether a pixel has any number of the classes.
-        loss: Name of the loss, or the weight of each of several in a sum; see `segmentation_loss`.
-        ignore_index: Value of the target that counts neither in the loss nor in the scores; by default that of the
-            data module in `fit`, if it has one.
+        multilabel: Whether a pixel may have any number of classes, of independent probabilities, instead of one.
+        loss: Loss: `cross_entropy`, `dice`, `focal` or `tversky`; or a mapping of several names to their weights in a
+            sum.
+        ignore_index: Value of the target that the loss and the metrics ignore; by default that of the data module, if
+            it has one.
         class_weights: Weight of each class in the loss.
-        label_smoothing: Share of each target that the cross entropy spreads over all classes (Szegedy 2016).
-        class_names: Names of the classes, kept in the checkpoint; by default those of the data module in `fit`.
-        pretrained: Whether the encoder gets its pretrained weights.
-        weights: A local file with them; see `Encoder`.
-        lr: See `TransferModule`.
-        optimizer: See `TransferModule`.
-        lr_scheduler: See `TransferModule`.
-        splitter: See `TransferModule`.
-        in_channels: Channels of the images.
-        image_size: Size that a backbone of fixed size is built for.
-        drop_path_rate: Stochastic depth of a timm backbone.
-        decoder: See `DynamicUnet`, as for all that follow until `max_width`.
-        upsample: Likewise.
-        blur: Likewise.
-        blur_final: Likewise.
-        self_attention: Likewise.
-        last_cross: Likewise.
-        bottle: Likewise.
-        act: Likewise.
-        norm: Likewise.
-        max_width: Likewise.
-        tile_size: Height and width of the tiles, in pixels, that `predict` cuts larger images into; by default images
-            are predicted whole, or in tiles of the one size that an encoder takes.
-        tile_overlap: Least share of a tile's side that its neighbor covers too.
+        label_smoothing: Fraction of each target that the cross entropy spreads evenly over all classes, or with
+            `multilabel` over 0 and 1 (Szegedy 2016).
+        class_names: Names of the classes, saved in the checkpoint; by default those of the data module.
+        pretrained: Whether the encoder gets its pretrained weights, downloaded where needed.
+        weights: Local file with the weights of the encoder, in place of a download.
+        lr: Learning rate: a number, a pair that is spaced geometrically from the first parameter group to the last,
+            `(None, b)` for b in the last group and b / 10 in the others, or one number per group.
+        optimizer: Function that creates the optimizer from parameter groups; by default AdamW with fastai's constants.
+        lr_scheduler: Function that creates a learning rate scheduler from the optimizer, stepped once per epoch.
+        splitter: Function from the model to its parameter groups, in place of `model.param_groups()`; fastai's
+            `splitter`.
+        in_channels: Channels of the images; by default the encoder's own, 3 for pretrained weights.
+        tile_size: Height and width in pixels of the tiles that larger images are predicted in; by default images are
+            predicted whole, or in tiles of the encoder's input size if it takes only one size.
+        tile_overlap: Minimum overlap of neighboring tiles, as a fraction of the tile's height and width.
 
     Raises:
-        ValueError: If arguments disagree, or the encoder cannot be built.
+        ValueError: If arguments contradict each other, or the encoder cannot be built.
     """
 
     model: DynamicUnet
@@ -87,20 +81,9 @@ class ImageSegmenter(TransferModule):
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         splitter: Splitter | None = None,
         in_channels: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        drop_path_rate: float = 0.0,
-        decoder: Literal["light", "fastai"] = "light",
-        upsample: UpsampleMethod | None = None,
-        blur: bool = False,
-        blur_final: bool = True,
-        self_attention: bool = False,
-        last_cross: LastCross = "full",
-        bottle: bool = False,
-        act: Activation = "relu",
-        norm: Norm | None = None,
-        max_width: int | None = None,
         tile_size: int | tuple[int, int] | None = None,
         tile_overlap: float = 0.25,
+        **architecture: Unpack[UnetArgs],
     ) -> None:
         multilabel = multilabel or num_classes == 1
         check_classes(num_classes, multilabel, class_weights, class_names)
@@ -112,24 +95,15 @@ class ImageSegmenter(TransferModule):
             class_weights=class_weights,
             label_smoothing=label_smoothing,
         )
+        architecture = with_defaults(UnetArgs, architecture, DynamicUnet)
         model = DynamicUnet(
             encoder,
             num_classes,
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
-            image_size=image_size,
-            drop_path_rate=drop_path_rate,
-            decoder=decoder,
-            upsample=upsample,
-            blur=blur,
-            blur_final=blur_final,
-            self_attention=self_attention,
-            last_cross=last_cross,
-            bottle=bottle,
-            act=act,
-            norm=norm,
-            max_width=max_width,
+            y_range=None,
+            **architecture,
         )
         metrics: dict[str, Metric] = {
             "iou": SegmentationScore("iou", num_classes, multilabel=multilabel, ignore_index=ignore_index),
@@ -144,14 +118,14 @@ class ImageSegmenter(TransferModule):
         self.ignore_index = ignore_index
         self.class_names = [str(i) for i in range(num_classes)] if class_names is None else [*class_names]
         self.tiling = Tiling(model.encoder.meta, tile_size, tile_overlap)
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "splitter"])
+        self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
-        """Compares classes and ignored value with the data's, and takes from it what was not given."""
+        """Checks classes and `ignore_index` against the data module, and takes from it those that were not given."""
         if stage == "predict":
             return
         self.class_names = names_from_data(self, self.class_names)
-        self._take_ignored(getattr(getattr(self.trainer, "datamodule", None), "ignore_index", None))
+        self._set_ignore_index(getattr(getattr(self.trainer, "datamodule", None), "ignore_index", None))
 
     def class_scores(self, stage: Stage) -> dict[str, Tensor]:
         """Returns each score of each class, by the name it is logged under, at the end of an evaluation.
@@ -167,15 +141,15 @@ class ImageSegmenter(TransferModule):
         }
 
     def predict(self, *inputs: Tensor) -> Tensor:
-        """Returns probabilities, of images larger than `tile_size` blended from tiles."""
+        """Returns probabilities; images larger than `tile_size` are predicted in tiles and blended."""
         return self.tiling(super().predict, *inputs)
 
     def activation(self, outputs: Tensor) -> Tensor:
-        """Turns logits `(b, num_classes, h, w)` into probabilities."""
+        """Converts logits `(b, num_classes, h, w)` to probabilities."""
         return outputs.sigmoid() if self.multilabel else outputs.softmax(dim=1)
 
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
-        """Refuses targets of another shape or kind than the task's, and values that are no class."""
+        """Raises ValueError if targets have another shape or type, or values that are not a class."""
         shape = outputs.shape if self.multilabel else (len(outputs), *outputs.shape[2:])
         if target.shape != shape and not (self.num_classes == 1 and target.shape == outputs[:, 0].shape):
             kind = "`multilabel` masks" if self.multilabel else "masks of class indices"
@@ -191,14 +165,14 @@ class ImageSegmenter(TransferModule):
             raise ValueError(f"Expected masks with values from 0 to {highest}{ignored}, but got {listed}")
 
     def metric_target(self, target: Tensor) -> Tensor:
-        """Turns targets into integers, with a channel where they are several labels."""
+        """Converts targets to integers, multi-label ones to `(b, num_classes, h, w)`."""
         if not self.multilabel:
             return target.long()
         target = target[:, None] if target.ndim == 3 else target
         labels = (target > 0.5).long()
         return labels if self.ignore_index is None else labels.where(target != self.ignore_index, self.ignore_index)
 
-    def _take_ignored(self, ignored: int | None) -> None:
+    def _set_ignore_index(self, ignored: int | None) -> None:
         if self.ignore_index is None:
             self.ignore_index = self.hparams["ignore_index"] = ignored
             for module in self.modules():

@@ -10,22 +10,22 @@ from ..encoders import EncoderMeta
 
 
 class Tiling:
-    """How a task predicts images that are larger than those that its encoder takes, or that fit in memory.
+    """Predicts images in tiles if they are larger than the encoder takes, or than fit in memory.
 
     Args:
-        meta: The encoder's metadata: where it takes one size alone, that is the tile's.
+        meta: The encoder's metadata; if it takes only one size, tiles have that size.
         size: Height and width of a tile, in pixels; None for whole images.
-        overlap: Least share of a tile's side that its neighbor covers too.
+        overlap: Minimum overlap of neighboring tiles, as a fraction of the tile's height and width.
 
     Raises:
-        ValueError: If `size` or `overlap` are out of range, or the encoder takes another size alone.
+        ValueError: If `size` or `overlap` is out of range, or the encoder takes only another size.
     """
 
     def __init__(self, meta: EncoderMeta, size: int | tuple[int, int] | None = None, overlap: float = 0.25) -> None:
         tile = (size, size) if isinstance(size, int) else size
         if meta.fixed_size and tile is not None and tuple(tile) != meta.input_size:
             raise ValueError(
-                f"Expected `tile_size` to be {meta.input_size}, the one size of {meta.name}, but got {size}"
+                f"Expected `tile_size` to be {meta.input_size}, the only size that {meta.name} takes, but got {size}"
             )
         self.fixed = meta.fixed_size
         self.size = meta.input_size if meta.fixed_size else tile
@@ -33,7 +33,7 @@ class Tiling:
         check_tiles(self.size or (1, 1), overlap)
 
     def __call__(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Maps images `(b, c, h, w)` to `(b, k, h, w)`, in tiles where they are larger."""
+        """Applies a function to images `(b, c, h, w)`, in tiles if they are larger than one; returns `(b, k, h, w)`."""
         if self.size is None:
             return function(images)
         height, width = self.size
@@ -45,19 +45,20 @@ class Tiling:
 def predict_tiles(
     function: Callable[[Tensor], Tensor], images: Tensor, tile: int | tuple[int, int], overlap: float = 0.25
 ) -> Tensor:
-    """Maps images `(b, c, h, w)` to `(b, k, h, w)` tile by tile, and blends the tiles so that no seams show.
+    """Applies a function to images `(b, c, h, w)` tile by tile, and blends the results to `(b, k, h, w)` without seams.
 
     Each tile is weighted by a window that falls off smoothly towards its edges; see `tile_weights`. Images smaller than
-    a tile are continued by reflection on all sides. One tile of every image is in the function at a time.
+    a tile are padded by reflection on all sides. The function is called with one tile of every image at a time.
 
     Args:
         function: Maps tiles `(b, c, *tile)` to `(b, k, *tile)`.
         images: The images.
         tile: Height and width of a tile, in pixels.
-        overlap: Least share of a tile's side that its neighbor covers too; with 0 seams show.
+        overlap: Minimum overlap of neighboring tiles, as a fraction of the tile's height and width; with 0 seams are
+            visible.
 
     Raises:
-        ValueError: If `tile` or `overlap` are out of range, or a result is of another size than its tile.
+        ValueError: If `tile` or `overlap` is out of range, or a result differs in size from its tile.
 
     >>> images = torch.rand(1, 3, 100, 70)
     >>> torch.allclose(predict_tiles(torch.sqrt, images, 64), images.sqrt())
@@ -66,7 +67,7 @@ def predict_tiles(
     tile = (tile, tile) if isinstance(tile, int) else (tile[0], tile[1])
     check_tiles(tile, overlap)
     height, width = images.shape[-2:]
-    rows, columns = (_reflected(*sizes, images.device) for sizes in zip((height, width), tile, strict=True))
+    rows, columns = (_reflected_indices(*sizes, images.device) for sizes in zip((height, width), tile, strict=True))
     images = images[:, :, rows][..., columns]
     result = blended = images.new_zeros(0)
     for top, row_weights in tile_weights(len(rows), tile[0], overlap):
@@ -76,7 +77,7 @@ def predict_tiles(
             if result.ndim != 4 or tuple(result.shape[-2:]) != tile:
                 raise ValueError(f"Expected predictions (b, k, {tile[0]}, {tile[1]}), but got {tuple(result.shape)}")
             if not blended.numel():
-                # half precision would lose what many tiles add up to
+                # float32 at least, as sums of many tiles are inaccurate in half precision
                 dtype = torch.promote_types(result.dtype, torch.float32)
                 blended = result.new_zeros((*result.shape[:2], *images.shape[-2:]), dtype=dtype)
             blended[place] += (row_weights[:, None] * column_weights).to(blended) * result
@@ -85,10 +86,10 @@ def predict_tiles(
 
 
 def tile_weights(size: int, tile: int, overlap: float) -> list[tuple[int, Tensor]]:
-    """Returns where along one side each tile begins, and the weight of each of its pixels, `(tile,)`.
+    """Returns the start of each tile along one side of an image, and the weights of its pixels, `(tile,)`.
 
-    Tiles lie evenly, as few as overlap enough. Weights are a raised cosine over the tile, divided so that those of all
-    tiles add up to 1 at every pixel.
+    Tiles are spaced evenly, as few as have the minimum overlap. Weights are a raised cosine over the tile, normalized
+    so that those of all tiles sum to 1 at every pixel.
 
     >>> [start for start, _ in tile_weights(100, 64, overlap=0.25)]
     [0, 36]
@@ -111,9 +112,9 @@ def check_tiles(tile: tuple[int, int], overlap: float) -> None:
         raise ValueError(f"Expected an overlap of tiles in [0, 1), but got {overlap}")
 
 
-def _reflected(size: int, least: int, device: torch.device) -> Tensor:
-    """Returns indices that continue `size` pixels by reflection on both sides, back and forth, to `least` at least."""
-    length = max(size, least)
+def _reflected_indices(size: int, min_size: int, device: torch.device) -> Tensor:
+    """Returns indices that pad `size` pixels by repeated reflection on both sides to at least `min_size`."""
+    length = max(size, min_size)
     indices = torch.arange(length, device=device) - (length - size) // 2
     period = max(2 * (size - 1), 1)
     return (indices % period).minimum(-indices % period)

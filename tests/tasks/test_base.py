@@ -12,7 +12,7 @@ import lightning_heads as lh
 
 
 class _Sum(nn.Module):
-    """Adds a linear layer's views of two inputs."""
+    """Adds the outputs of a linear layer for two inputs."""
 
     num_inputs = 2
 
@@ -44,7 +44,7 @@ def test_trains_any_model_whose_batch_is_inputs_then_target(tmp_path: Path) -> N
     torch.testing.assert_close(predictions, target, atol=0.5, rtol=0)
 
 
-def test_equals_a_bare_loop(tmp_path: Path) -> None:
+def test_equals_a_plain_training_loop(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(32, 4), torch.randn(32, 1)
     model, twin = nn.Linear(4, 1), nn.Linear(4, 1)
@@ -83,7 +83,7 @@ def test_a_batch_without_target_is_refused(tmp_path: Path) -> None:
         _trainer(tmp_path, enable_checkpointing=False).fit(task, DataLoader(torch.randn(4, 2), 2))
 
 
-def test_what_the_criterion_learns_trains_with_the_head(tmp_path: Path) -> None:
+def test_parameters_of_the_criterion_train_with_the_head(tmp_path: Path) -> None:
     class Weighted(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,7 +116,7 @@ def test_a_parameter_outside_the_model_is_named() -> None:
         Odd().configure_optimizers()
 
 
-def test_a_metric_with_a_network_is_no_concern_of_the_optimizer() -> None:
+def test_parameters_of_a_metric_are_not_optimized() -> None:
     class Perceptual(MeanMetric):
         def __init__(self) -> None:
             super().__init__()

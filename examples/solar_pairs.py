@@ -1,7 +1,8 @@
-"""Tells pairs of solar cells of one kind from others by the recipe of fastai's book, then finds cells that look alike.
+"""Classifies pairs of solar cells as same or different with the recipe of fastai's book, then finds similar cells.
 
-A kind is a cell's type, monocrystalline or polycrystalline, and whether it is defective. The photographs are those of
-`elpv-dataset` (Deitsch 2019, Solar Energy 185; CC BY-NC-SA 4.0), the encoder is an EfficientNet-Lite0 of ImageNet.
+The class of a cell is its type, monocrystalline or polycrystalline, together with whether it is defective. The
+photographs are those of `elpv-dataset` (Deitsch 2019, Solar Energy 185; CC BY-NC-SA 4.0), the encoder is an
+EfficientNet-Lite0 with ImageNet weights.
 """
 
 import argparse
@@ -9,7 +10,8 @@ import csv
 from pathlib import Path
 
 import lightning as L
-from solar_cells import ENCODER, prepare_table, prepare_weights  # the script beside this one
+from common import ENCODER, prepare_weights
+from solar_cells import prepare_table
 
 import lightning_heads as lh
 
@@ -17,7 +19,7 @@ FOLDER = Path("demo/solar_pairs")
 
 
 def prepare_kinds(folder: Path) -> Path:
-    """Writes a table of the cells and their kinds, and returns its path."""
+    """Writes a table of the cells and their classes to `folder/kinds.csv`, and returns its path."""
     prepare_table(folder)
     with (folder / "cells.csv").open() as cells, (folder / "kinds.csv").open("w", newline="") as table:
         writer = csv.writer(table)
@@ -29,10 +31,10 @@ def prepare_kinds(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Trains, prints the scores on fixed pairs of held-out cells, and draws the cells most alike to some of them."""
+    """Trains, draws the nearest neighbors of some held-out cells, and prints the scores on fixed held-out pairs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=96, help="side of an image in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split, the pairs, the head and the order")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split, pairs, head and batch order")
     options = parser.parse_args()
 
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,14 @@ from PIL import Image
 MakeImage = Callable[..., Path]
 
 
+def write_image(path: Path, size: tuple[int, int] = (40, 32), level: int = 128, seed: int = 0) -> Path:
+    """Writes noise around a gray level, and the folders that it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
+    Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -19,11 +27,7 @@ def make_image(tmp_path: Path) -> MakeImage:
     """Writes a random photograph-like image below `tmp_path`."""
 
     def make(name: str, size: tuple[int, int] = (40, 32), level: int = 128, seed: int = 0) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
-        Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(path)
-        return path
+        return write_image(tmp_path / name, size, level, seed)
 
     return make
 

@@ -20,10 +20,10 @@ def shapes() -> ModuleType:
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_masks_are_exact(shapes, monkeypatch, size):
-    """Over one flat photograph, without a camera's flaws, what differs from it is what the mask labels."""
+    """On a uniform photograph without noise and blur, the pixels that differ from it are those that the mask labels."""
     flat = np.full((size, size, 3), 0.5)
     monkeypatch.setattr(shapes, "_texture", lambda *_: flat.copy())
-    monkeypatch.setattr(shapes, "_disguised", lambda rng, texture, covered: texture * 0)
+    monkeypatch.setattr(shapes, "_match_statistics", lambda rng, texture, covered: texture * 0)
     monkeypatch.setattr(shapes, "CURVES", (0, 0))
     monkeypatch.setattr(shapes, "BLUR", 0)
     monkeypatch.setattr(shapes, "NOISE", 0)
@@ -32,7 +32,7 @@ def test_masks_are_exact(shapes, monkeypatch, size):
         assert torch.equal(image == 0, (mask > 0).expand(3, -1, -1))
 
 
-def test_curves_are_thin_and_lie_above(shapes, monkeypatch):
+def test_curves_are_thin(shapes, monkeypatch):
     monkeypatch.setattr(shapes, "SHAPES", (0, 0))
     curve = shapes.CLASSES.index("curve")
     for seed in range(20):
@@ -44,14 +44,14 @@ def test_curves_are_thin_and_lie_above(shapes, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_follows_from_the_seed(shapes, split):
-    for one, again in zip(shapes.compose(3, 64, split), shapes.compose(3, 64, split), strict=True):
-        assert torch.equal(one, again)
+def test_same_seed_gives_the_same_image(shapes, split):
+    for first, second in zip(shapes.compose(3, 64, split), shapes.compose(3, 64, split), strict=True):
+        assert torch.equal(first, second)
     assert not torch.equal(shapes.compose(3, 64, split)[0], shapes.compose(4, 64, split)[0])
 
 
 def test_splits_share_no_pixel_of_a_photograph(shapes, monkeypatch):
-    """A photograph that darkens from left to right tells where a crop comes from."""
+    """The pixels of the photograph are the numbers of their columns, so that a crop's values tell its place."""
     columns = np.broadcast_to(np.arange(250, dtype=np.uint8)[None, :, None], (250, 250, 3))
     monkeypatch.setattr(shapes, "_read", lambda _: Image.fromarray(np.ascontiguousarray(columns)))
     monkeypatch.setattr(shapes, "SOLAR_CELL_CHANCE", 0)
@@ -73,8 +73,8 @@ def test_has_every_class_in_both_splits(shapes):
         assert share.min() > 0.008
 
 
-def test_brightness_does_not_give_shapes_away(shapes):
-    """The mean brightness inside shapes of an image ranks no better than chance against that around them."""
+def test_shapes_are_not_told_by_brightness(shapes):
+    """Shapes are darker than the background of their image about as often as they are brighter."""
     darker = []
     for seed in range(60):
         image, mask = shapes.compose(seed, 64)
@@ -83,7 +83,7 @@ def test_brightness_does_not_give_shapes_away(shapes):
     assert 0.3 < sum(darker) / len(darker) < 0.7
 
 
-def test_writes_images_and_masks_in_parallel(shapes, tmp_path):
+def test_writes_images_and_masks_in_folders_of_their_own(shapes, tmp_path):
     shapes.write(tmp_path, "valid", 2, size=32)
     assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.png")) == [
         "valid/images/0000.png",

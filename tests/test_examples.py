@@ -11,7 +11,8 @@ from lightning_heads.cli.main import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CONFIGS = sorted(EXAMPLES.rglob("*.yaml"))
-SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+MODULES = sorted(EXAMPLES.glob("*.py"))
+SCRIPTS = [path for path in MODULES if path.stem != "common"]
 TINY = [
     "--trainer.max_epochs=1",
     "--trainer.limit_train_batches=1",
@@ -24,12 +25,12 @@ TINY = [
     "--data.init_args.batch_size=2",
     "--data.init_args.num_workers=0",
 ]
-# what the scripts write before they train, each where it has it
+# functions that write what a script trains on; no script has all of them
 PREPARATIONS = ("prepare_table", "write_photographs", "prepare_weights")
 
 
 def _prepared(config: Path) -> ModuleType:
-    """Returns a config's script, with what it writes before it trains."""
+    """Returns the script of a config, after writing the files that it trains on."""
     script: ModuleType = importlib.import_module(config.stem.removesuffix("_best"))
     script.FOLDER.mkdir(parents=True)
     for name in PREPARATIONS:
@@ -39,10 +40,10 @@ def _prepared(config: Path) -> ModuleType:
 
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder to run in, from which the scripts find one another."""
+    """A working directory in which the scripts can import one another."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    for script in SCRIPTS:
-        monkeypatch.delitem(sys.modules, script.stem, raising=False)
+    for module in MODULES:
+        monkeypatch.delitem(sys.modules, module.stem, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,14 +55,14 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_fits(examples: Path, class_folder: Path, config: Path) -> None:
-    """The photographs of `class_folder` are what a config finds that has a path put in by its script."""
+    """A config whose path is set by its script finds the photographs of `class_folder`."""
     _prepared(config)
     cli = main(["fit", "--config", str(config), *TINY])
     assert cli.trainer.state.finished
     assert cli.trainer.global_step == 1
 
 
-def test_the_head_alone_trains_on_features(examples: Path) -> None:
+def test_the_head_alone_trains_on_cached_features(examples: Path) -> None:
     config = EXAMPLES / "solar_cells.yaml"
     script = _prepared(config)
     table = script.FOLDER / "cells.csv"
@@ -70,11 +71,11 @@ def test_the_head_alone_trains_on_features(examples: Path) -> None:
         cli = main(["fit", "--config", str(config), *script.HEAD_ALONE, *TINY, "--trainer.max_epochs=3"])
     assert cli.trainer.global_step == 3
     images = sum(len(call.args[1]) for call in encoder.call_args_list)
-    assert images == 2 * len(cli.datamodule.samples["train"].paths) + 1  # two views, and one image to see the shape
+    assert images == 2 * len(cli.datamodule.samples["train"].paths) + 1  # two views, and one image to learn the shape
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_explains_itself(
+def test_every_script_prints_its_docstring_as_help(
     examples: Path, script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = importlib.import_module(script.stem)

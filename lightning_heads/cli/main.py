@@ -150,7 +150,7 @@ def main(args: Sequence[str] | None = None) -> Any:
             # a misspelled option must not be taken for an abbreviation
             parser_kwargs={
                 "allow_abbrev": False,
-                "epilog": "Without a trainer: embed and nearest, which search for similar images.",
+                "epilog": "Without a trainer: embed, nearest, which search for similar images.",
                 **{name: {"allow_abbrev": False} for name in HeadsCLI.subcommands()},
             },
             args=None if args is None else given,

@@ -1,8 +1,8 @@
-"""What training costs beside fastai, torchvision and plain PyTorch, on photographs of solar cells.
+"""Time, memory and accuracy of training compared with fastai, torchvision and plain PyTorch, on photos of solar cells.
 
-`python tests/benchmarks` measures everything, in about two hours on 2 cores, and `--what` some of it. Contenders take
-turns, each in a process of its own, but for `bare_loop`, and figures are medians over the turns, with their range. What
-is printed also goes to `demo/benchmarks.json`.
+`python tests/benchmarks` measures everything in about two hours on 2 cores, `--what` a part of it. In each turn (one
+seed) every contender runs once, in a process of its own except for `bare_loop`. Figures are medians over the turns with
+their range; they are printed and also written to `demo/benchmarks.json`.
 """
 
 import argparse
@@ -17,15 +17,16 @@ from typing import Any
 
 HERE = Path(__file__).parent
 
-# glibc returns large blocks to the system and faults them in again at every step, which slows all alike
+# by default glibc returns large blocks to the system and faults them in again at every step, which slows all contenders
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 Result = dict[str, Any]
 Results = dict[str, list[Result]]
-Figures = dict[str, list[float]]  # a value a turn
+Figures = dict[str, list[float]]  # one value per turn
 
 
 def run(name: str, seed: int) -> Result:
+    """Runs a contender in a process of its own."""
     command = [sys.executable, str(HERE / "cells.py"), name, "--seed", str(seed)]
     found = subprocess.run(command, env=os.environ | MEMORY, stdout=subprocess.PIPE, text=True, check=True)
     result: Result = json.loads(found.stdout.splitlines()[-1])
@@ -34,7 +35,7 @@ def run(name: str, seed: int) -> Result:
 
 
 def turns(names: list[str], seeds: list[int]) -> Results:
-    """Runs each contender with each seed, another one first in each turn."""
+    """Runs all contenders once per seed; the one that runs first rotates."""
     found: Results = {name: [] for name in names}
     for turn, seed in enumerate(seeds):
         first = turn % len(names)
@@ -43,8 +44,9 @@ def turns(names: list[str], seeds: list[int]) -> Results:
     return found
 
 
-def ratios(found: Results, one: str, other: str, cost: Callable[[Result], float]) -> list[float]:
-    return [cost(a) / cost(b) for a, b in zip(found[one], found[other], strict=True)]
+def ratios(found: Results, name: str, peer: str, cost: Callable[[Result], float]) -> list[float]:
+    """Returns the cost of one contender divided by that of another, turn by turn."""
+    return [cost(a) / cost(b) for a, b in zip(found[name], found[peer], strict=True)]
 
 
 def all_seconds(result: Result) -> float:
@@ -89,7 +91,7 @@ def fine_tune(seeds: list[int]) -> tuple[Results, Figures]:
 
 
 def bare_loop(seeds: list[int]) -> tuple[Results, Figures]:
-    """Has epochs take turns in one process, as the bare loop is too near for processes on a busy machine to tell."""
+    """Alternates epochs in one process: the difference is too small for separate processes on a busy machine."""
     found = turns(["fine-tune-in-turn"], seeds)
     medians = [
         statistics.median(a / b for a, b in zip(result["epochs"], result["bare_epochs"], strict=True))
@@ -99,7 +101,7 @@ def bare_loop(seeds: list[int]) -> tuple[Results, Figures]:
 
 
 def accuracy(seeds: list[int]) -> tuple[Results, Figures]:
-    """Runs end where they reach the target; a turn has a ratio if we and one of fastai's did."""
+    """Compares the time to the target accuracy; a turn has a ratio if ours and a run of fastai reached it."""
     own, *peers = names = [
         "ours-accuracy",
         "fastai-accuracy",
@@ -139,8 +141,8 @@ KINDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=KINDS, default=[*KINDS])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--what", nargs="+", choices=KINDS, default=[*KINDS], help="comparisons to run")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one turn per seed")
     options = parser.parse_args()
     path = Path("demo/benchmarks.json")
     path.parent.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
-"""One run on photographs of solar cells, by this library or by a peer, and what it cost, as a line of json.
+"""One training run on photographs of solar cells, by this library or by a peer; prints its cost as a line of json.
 
-`python tests/benchmarks/cells.py NAME --seed 0`; `python tests/benchmarks` runs all of them, in turn. All start from
-the same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes
-and batch sizes. Where images are changed, ours and fastai's are flipped in both directions, turned by quarters and, but
-for the accuracy, lit, and torchvision's flipped and lit. fastai's loaders and `Learner` are used as its documentation
-has them.
+`python tests/benchmarks/cells.py NAME --seed 0` does one run, `python tests/benchmarks` all of them. All start from the
+same ImageNet weights of an EfficientNet-Lite0, on the same split of the cells, with the same classes, image sizes and
+batch sizes. Where images are augmented, ours and fastai's are flipped in both directions, rotated by multiples of 90
+degrees and, except in the accuracy runs, changed in brightness and contrast; torchvision's are flipped and changed in
+brightness and contrast. fastai's loaders and `Learner` are used as in its documentation.
 """
 
 import argparse
@@ -33,13 +33,14 @@ from torchvision.transforms import v2
 import lightning_heads as lh
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from solar_cells import ENCODER, prepare_table, prepare_weights
+from common import ENCODER, prepare_weights
+from solar_cells import prepare_table
 
 FOLDER = Path("demo/solar_cells_benchmark")
 WEIGHTS = FOLDER / f"{ENCODER}.safetensors"
 WORKERS = 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TARGET = 0.86  # of the validation accuracy
+TARGET = 0.86  # validation accuracy at which the accuracy runs end
 
 
 def prepare(seed: int) -> Path:
@@ -68,9 +69,9 @@ def prepare(seed: int) -> Path:
 
 
 class Clock(L.Callback):
-    """Seconds since the start and validation accuracy, after each epoch, and the seconds of each training epoch.
+    """Records, per epoch, the seconds since the start, the validation accuracy and the seconds of training alone.
 
-    It ends a run that has reached a target.
+    It stops the run when the validation accuracy reaches `target`.
     """
 
     def __init__(self, target: float = 1.0) -> None:
@@ -79,13 +80,13 @@ class Clock(L.Callback):
         self.seconds, self.accuracy, self.epochs = list[float](), list[float](), list[float]()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.begun = time.perf_counter()
+        self.epoch_start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self.ended = time.perf_counter()
+        self.batch_end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.epochs.append(self.ended - self.begun)
+        self.epochs.append(self.batch_end - self.epoch_start)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.seconds.append(time.perf_counter() - self.start)
@@ -98,10 +99,10 @@ class Clock(L.Callback):
 
 
 class ReachedError(Exception):
-    """Ends a run of fastai's."""
+    """Stops a fastai run that has reached the target accuracy."""
 
 
-def our_data(options: argparse.Namespace, augment: bool = True, lit: bool = True) -> lh.ImageTableData:
+def our_data(options: argparse.Namespace, augment: bool = True, lighting: bool = True) -> lh.ImageTableData:
     return lh.ImageTableData(
         prepare(options.seed),
         labels=["label"],
@@ -111,7 +112,7 @@ def our_data(options: argparse.Namespace, augment: bool = True, lit: bool = True
         num_workers=WORKERS,
         resize="squish",
         augmentation=lh.AugTransforms(
-            flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0, max_lighting=0.2 if lit else 0
+            flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0, max_lighting=0.2 if lighting else 0
         ),
         augment=augment,
     )
@@ -125,11 +126,11 @@ def ours(
     validates: bool = True,
     lr: Any = 2e-3,
     target: float = 1.0,
-    lit: bool = True,
+    lighting: bool = True,
     hypercolumns: bool = False,
 ) -> dict[str, Any]:
     L.seed_everything(options.seed, verbose=False)
-    data, clock = our_data(options, augment, lit), Clock(target)
+    data, clock = our_data(options, augment, lighting), Clock(target)
     task = lh.ImageClassifier(ENCODER, data.num_classes, weights=WEIGHTS, lr=lr, hypercolumns=hypercolumns)
     trainer = L.Trainer(
         max_epochs=epochs,
@@ -152,13 +153,13 @@ def encoder_weights() -> dict[str, Tensor]:
     return {name: value for name, value in load_file(WEIGHTS).items() if not name.startswith("classifier")}
 
 
-def fastai_loaders(options: argparse.Namespace, augment: bool = True, lit: bool = True) -> Any:
+def fastai_loaders(options: argparse.Namespace, augment: bool = True, lighting: bool = True) -> Any:
     import pandas
     from fastai.vision.all import ImageDataLoaders, Normalize, Resize, ResizeMethod, aug_transforms
 
     config = timm.create_model(ENCODER).pretrained_cfg
-    lighting = 0.2 if lit else 0
-    changes = aug_transforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0, max_lighting=lighting)
+    max_lighting = 0.2 if lighting else 0
+    changes = aug_transforms(flip_vert=True, max_rotate=0, max_zoom=1, max_warp=0, max_lighting=max_lighting)
     return ImageDataLoaders.from_df(
         pandas.read_csv(prepare(options.seed)),
         path="/",
@@ -179,7 +180,7 @@ def fastais(
     target: float = 1.0,
     augment: bool = True,
     train_bn: bool = True,
-    lit: bool = True,
+    lighting: bool = True,
 ) -> dict[str, Any]:
     from fastai.vision.all import Callback, CancelValidException, Learner, accuracy, create_timm_model, default_split
 
@@ -188,10 +189,10 @@ def fastais(
 
     class Watch(Callback):  # type: ignore[misc]
         def before_train(self) -> None:
-            clock.begun = time.perf_counter()
+            clock.epoch_start = time.perf_counter()
 
         def after_train(self) -> None:
-            clock.epochs.append(time.perf_counter() - clock.begun)
+            clock.epochs.append(time.perf_counter() - clock.epoch_start)
 
         def before_validate(self) -> None:
             if not validates:
@@ -204,7 +205,7 @@ def fastais(
                 if clock.accuracy[-1] >= target:
                     raise ReachedError(f"an accuracy of {target}")
 
-    loaders = fastai_loaders(options, augment, lit)
+    loaders = fastai_loaders(options, augment, lighting)
     model, _ = create_timm_model(ENCODER, 2, pretrained=False)
     model[0].model.load_state_dict(encoder_weights())
     learner = Learner(loaders, model, splitter=default_split, metrics=accuracy, cbs=[Watch()], train_bn=train_bn)
@@ -222,7 +223,7 @@ def epoch_of(
     loader: Any,
     after_step: Callable[[Tensor, Tensor, Tensor], object] = lambda *_: None,
 ) -> dict[str, Any]:
-    """Trains for an epoch by a loop of plain PyTorch."""
+    """Trains for an epoch in a plain PyTorch loop."""
     clock = Clock()
     start = time.perf_counter()
     for images, target in loader:
@@ -238,7 +239,7 @@ def epoch_of(
 
 
 def bare(options: argparse.Namespace) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
-    """Returns our model, its optimizer and our loader, to train without a trainer."""
+    """Returns our model, its optimizer and our data loader, for training without Lightning."""
     torch.manual_seed(options.seed)
     model = lh.ImageModel(ENCODER, 2, weights=WEIGHTS).to(DEVICE)
     optimizer = torch.optim.AdamW(lh.optimizer_groups(model), lr=1e-3, betas=(0.9, 0.99), eps=1e-5)
@@ -250,7 +251,7 @@ def bare_loop(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def torchvision_loop(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains timm's model as torchvision's reference script does: its loader, optimizer and scores of each step."""
+    """Trains timm's model like torchvision's reference script: its loader, optimizer, and metrics at each step."""
     torch.manual_seed(options.seed)
     model = timm.create_model(ENCODER, num_classes=2)
     model.load_state_dict(encoder_weights(), strict=False)
@@ -265,7 +266,13 @@ def torchvision_loop(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def frozen_epochs(options: argparse.Namespace, views: int | None = None) -> dict[str, Any]:
-    """Trains the head, on images as they are, or on so many augmented views of each, or anew in each epoch with 0."""
+    """Trains the head with a frozen encoder.
+
+    Args:
+        options: The command line's.
+        views: Number of augmented views of each image that are cached; 0 augments anew in each epoch without a cache,
+            None caches the images without augmentation.
+    """
     callbacks: list[L.Callback] = [lh.Phases([lh.Phase(options.epochs, train_from=-1, norm="eval", lr=1e-3)])]
     if views != 0:
         callbacks.append(lh.FeatureCache(views=views or 1, progress=False))
@@ -273,7 +280,7 @@ def frozen_epochs(options: argparse.Namespace, views: int | None = None) -> dict
 
 
 def fastai_frozen_epochs(options: argparse.Namespace, plain: bool = False) -> dict[str, Any]:
-    """Trains the head and, unless `plain`, batch normalization, as is fastai's default, on augmented images."""
+    """Trains the head; unless `plain`, on augmented images and with batch normalization trained, fastai's default."""
     return fastais(
         options,
         lambda learner: learner.fit_one_cycle(options.epochs, 2e-3),
@@ -287,7 +294,7 @@ def fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def fine_tune_in_turn(options: argparse.Namespace) -> dict[str, Any]:
-    """Alternates epochs of ours and of the bare loop in this process; of six each, all but the first count."""
+    """Alternates six epochs of ours and six of the bare loop in this process; the first of each is left out."""
     model, optimizer, loader = bare(options)
     epochs: list[float] = []
 
@@ -308,14 +315,14 @@ def fastai_fine_tune_epoch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains a head on cached hypercolumns of four views, by up to three one-cycles, until the target is reached."""
+    """Trains a head on cached hypercolumns of four views, for at most three cycles, until the target is reached."""
     phases = lh.Phases([lh.Phase(10, train_from=-1, norm="eval") for _ in range(3)])
     cache = lh.FeatureCache(views=4, progress=False)
-    return ours(options, [phases, cache], 30, target=TARGET, lit=False, hypercolumns=True)
+    return ours(options, [phases, cache], 30, target=TARGET, lighting=False, hypercolumns=True)
 
 
 def fastai_accuracy_run(options: argparse.Namespace) -> dict[str, Any]:
-    return fastais(options, lambda learner: learner.fine_tune(5, 2e-3), target=TARGET, lit=False)
+    return fastais(options, lambda learner: learner.fine_tune(5, 2e-3), target=TARGET, lighting=False)
 
 
 def fastai_unfrozen_accuracy_run(options: argparse.Namespace, epochs: int) -> dict[str, Any]:
@@ -323,11 +330,11 @@ def fastai_unfrozen_accuracy_run(options: argparse.Namespace, epochs: int) -> di
         learner.unfreeze()
         learner.fit_one_cycle(epochs, 2e-3)
 
-    return fastais(options, fit, target=TARGET, lit=False)
+    return fastais(options, fit, target=TARGET, lighting=False)
 
 
 def images_a_second(loader: Any) -> dict[str, Any]:
-    """Goes through a loader three times."""
+    """Returns the median number of images per second over three epochs of a data loader."""
     rates = []
     for _ in range(3):
         start, count = time.perf_counter(), 0
@@ -346,8 +353,8 @@ def fastai_loading(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def torchvision_loader(options: argparse.Namespace) -> Any:
-    """The loader of torchvision's reference script, with these changes: decoded by Pillow, changed one by one."""
-    change = v2.Compose(
+    """Returns a data loader like that of torchvision's reference script: Pillow decodes, transforms are per image."""
+    transform = v2.Compose(
         [
             v2.PILToTensor(),
             v2.Resize((options.size, options.size), antialias=True),
@@ -366,7 +373,7 @@ def torchvision_loader(options: argparse.Namespace) -> Any:
 
         def __getitem__(self, index: int) -> Any:
             with Image.open(samples.paths[index]) as file:
-                return change(file.convert("RGB")), samples.targets[index]
+                return transform(file.convert("RGB")), samples.targets[index]
 
     return torch.utils.data.DataLoader(
         Images(), options.batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True
@@ -400,14 +407,14 @@ RUNS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RUNS)
-    parser.add_argument("--seed", type=int, default=0, help="of split, head and order")
-    parser.add_argument("--size", type=int, default=128, help="pixels")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=10, help="of the frozen runs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split, head and batch order")
+    parser.add_argument("--size", type=int, default=128, help="side of an image in pixels")
+    parser.add_argument("--batch-size", type=int, default=32, help="number of images in a batch")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of the frozen runs")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    prepare(options.seed)  # before anything is seeded
+    prepare(options.seed)  # before the seed is set, so that a first run draws the same numbers as later ones
     result = RUNS[options.name](options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({**result, "peak_mib": round(peak)}))

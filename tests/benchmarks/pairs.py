@@ -1,9 +1,10 @@
-"""Accuracy of the book's Siamese recipe on pairs of solar cells, and what it costs, beside fastai's.
+"""Accuracy and time of the Siamese recipe of fastai's book on pairs of solar cells, compared with fastai.
 
-Run `python tests/benchmarks/pairs.py`. Both train on the same pairs, drawn anew for each epoch, and are scored on the
-same fixed pairs of held-out cells, from the same ImageNet weights of an EfficientNet-Lite0, for as many epochs: 4 of
-the head at 3e-3, 4 of everything at 1e-6 to 1e-4. Images lie in memory, so that time is the models' own. fastai's model
-is put together from its `TimmBody` and `create_head` as its book does, and trained by its `Learner`.
+Run `python tests/benchmarks/pairs.py`. Both train on the same pairs, drawn anew for each epoch, and are evaluated on
+the same fixed pairs of held-out cells. Both start from the same ImageNet weights of an EfficientNet-Lite0 and train for
+the same number of epochs: 4 of the head at 3e-3, then 4 of everything at 1e-6 to 1e-4. Images are in memory, so that no
+time goes to reading files. fastai's model is built from its `TimmBody` and `create_head` as in its book, and trained by
+its `Learner`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from lightning_heads.data.pairs.dataset import DrawnPairs, Pair, PairedImages
 from lightning_heads.data.transforms.resize import ResizeTo
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from solar_cells import ENCODER, prepare_weights
+from common import ENCODER, prepare_weights
 from solar_pairs import prepare_kinds
 
 with warnings.catch_warnings():
@@ -45,7 +46,7 @@ FROZEN, UNFROZEN = 4, 4
 
 
 class EpochPairs:
-    """The pairs of a seed and an epoch, or always the same ones."""
+    """Pairs that are determined by a seed and an epoch or, if `fixed`, by the seed alone."""
 
     def __init__(self, labels: Tensor, seed: int, fixed: bool) -> None:
         self.drawn, self.seed, self.fixed = DrawnPairs(labels), seed, fixed
@@ -62,7 +63,7 @@ class EpochPairs:
 
 
 class Images(Dataset[Tensor]):
-    """Images in memory."""
+    """Data set of images in memory."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -80,7 +81,7 @@ def paired(cells: tuple[Tensor, Tensor], seed: int, fixed: bool) -> Any:
 
 
 class Book(nn.Module):
-    """The book's model, of images in 0..1, on timm's encoder as fastai wraps it."""
+    """The Siamese model of fastai's book for images in 0..1, with fastai's wrapper of timm's encoder."""
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class Book(nn.Module):
 
 
 class FastaiPairs(Callback):  # type: ignore[misc]
-    """Draws the pairs of fastai's epochs, and takes the time of each."""
+    """Draws the pairs of each epoch of a fastai run, and records the epoch's time."""
 
     def __init__(self, pairs: EpochPairs) -> None:
         self.pairs, self.seconds = pairs, []
@@ -112,7 +113,7 @@ class FastaiPairs(Callback):  # type: ignore[misc]
 
 
 class OurPairs(L.Callback):
-    """Does the same for ours; the first epoch has what is encoded before it."""
+    """Draws the pairs of each epoch of our run, and records its time; encoding for the cache counts as the first."""
 
     def __init__(self, pairs: EpochPairs) -> None:
         self.pairs, self.seconds = pairs, list[float]()
@@ -130,7 +131,7 @@ class OurPairs(L.Callback):
 
 
 def read_cells(size: int, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns images and kinds of the training and the validation cells."""
+    """Returns images and classes of the training and the validation cells."""
     data = lh.PairTableData(
         prepare_kinds(FOLDER), label="kind", valid_fraction=0.25, seed=seed, image_size=size, resize="squish"
     )
@@ -192,12 +193,12 @@ def ours(
 
 
 def cached(cells: dict[str, tuple[Tensor, Tensor]], weights: Path, seed: int, batch_size: int) -> dict[str, float]:
-    """Ours, with a frozen encoder that sees each image once: in the first frozen epoch."""
+    """Trains ours with cached features: the frozen encoder runs on each image once, in the first epoch."""
     return ours(cells, weights, seed, batch_size, cached=True)
 
 
 def passes(size: int, batch_size: int, rounds: int = 7) -> float:
-    """Returns the time of a training step with both images in one pass over that in two, rounds alternating."""
+    """Returns the time of a training step with both images in one forward pass, divided by that with two passes."""
     models = [lh.SiameseModel(ENCODER, pretrained=False, two_pass=two_pass).train() for two_pass in (False, True)]
     first, second = torch.rand(2, batch_size, 3, size, size)
     seconds: list[list[float]] = [[], []]
@@ -206,7 +207,7 @@ def passes(size: int, batch_size: int, rounds: int = 7) -> float:
             start = time.perf_counter()
             model(first, second).square().sum().backward()
             taken.append(time.perf_counter() - start)
-    return statistics.median(one / two for one, two in zip(*seconds, strict=True))
+    return statistics.median(one_pass / two_pass for one_pass, two_pass in zip(*seconds, strict=True))
 
 
 def summary(accuracy: float, seconds: list[float]) -> dict[str, float]:
@@ -220,9 +221,11 @@ def summary(accuracy: float, seconds: list[float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--batch-size", type=int, default=32, help="pairs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of split, pairs, head and order")
+    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
+    parser.add_argument("--batch-size", type=int, default=32, help="number of pairs in a batch")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of split, pairs, head and batch order"
+    )
     options = parser.parse_args()
     print(f"one pass / two passes, step: {passes(options.size, options.batch_size):.2f}", flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)

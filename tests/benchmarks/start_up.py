@@ -1,6 +1,6 @@
-"""Start-up: `import lightning_heads` over `import lightning, timm`, and the command line's help; alternating, medians.
+"""Time of `import lightning_heads`, compared with `import lightning, timm`, and of the command line's help.
 
-Run: python tests/benchmarks/start_up.py
+Run `python tests/benchmarks/start_up.py`. The commands alternate; figures are medians.
 """
 
 import statistics

@@ -1,7 +1,8 @@
-"""Time of a frozen and of an unfrozen training step, beside a bare PyTorch loop and fastai, in one run.
+"""Time of a frozen and of an unfrozen training step, compared with a bare PyTorch loop and fastai.
 
-Run `python tests/benchmarks/step_time.py`. Rounds alternate, so that a busy machine is as unkind to all; figures are
-medians over rounds, as ratios within a round. All take the same batch from memory, so that no data loading counts.
+Run `python tests/benchmarks/step_time.py`. The contenders alternate within each round, so that other load on the
+machine slows all of them; figures are medians over rounds of the ratios within a round. All train on the same batch in
+memory, so that data loading takes no time.
 """
 
 import argparse
@@ -26,7 +27,7 @@ ENCODER = "resnet34"
 
 
 class Clock(L.Callback):
-    """Wall time of the steps after the first, the trainer's own work included."""
+    """Records when each training step starts; the time between two starts includes the trainer's own work."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
@@ -55,7 +56,7 @@ def ours(batches: DataLoader[Any], schedule: L.Callback, accelerator: str) -> fl
 
 
 def bare(x: Tensor, y: Tensor, steps: int) -> tuple[float, float]:
-    """Returns the time of a forward pass without gradients and of a training step, both of our model."""
+    """Returns the time of a forward pass without gradients and of a training step, both with our model."""
     model = lh.ImageModel(f"torchvision/{ENCODER}", 2, pretrained=False).to(x.device)
     optimizer = torch.optim.AdamW(optimizer_groups(model), betas=(0.9, 0.99), eps=1e-5)
 
@@ -75,7 +76,7 @@ def bare(x: Tensor, y: Tensor, steps: int) -> tuple[float, float]:
 
 
 def fastais(x: Tensor, y: Tensor, steps: int) -> tuple[float, float]:
-    """Returns the time of fastai's frozen and unfrozen training step."""
+    """Returns the times of a frozen and of an unfrozen training step with fastai."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fastai.callback.core import Callback, CancelValidException
@@ -124,7 +125,7 @@ def _repeat(call: Callable[[], None], steps: int) -> float:
 
 
 def _median_gap(starts: list[float]) -> float:
-    """Returns the median time from one start to the next, without the first, which allocates."""
+    """Returns the median time from one start to the next, without the first step, which allocates memory."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return statistics.median(after - before for before, after in pairwise(starts[1:]))
@@ -132,10 +133,10 @@ def _median_gap(starts: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--steps", type=int, default=8, help="number of steps of each contender in a round")
+    parser.add_argument("--batch-size", type=int, default=16, help="number of images in a batch")
+    parser.add_argument("--image-size", type=int, default=128, help="side of an image in pixels")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
@@ -147,10 +148,10 @@ def main() -> None:
     rows = []
     for _ in range(options.rounds):
         frozen = ours(batches, lh.Phases([lh.Phase(train_from=-1, norm="eval")]), accelerator)
-        whole = ours(batches, lh.OneCycle(), accelerator)
+        unfrozen = ours(batches, lh.OneCycle(), accelerator)
         passes, step = bare(x.to(device), y.to(device), options.steps)
-        fastai_frozen, fastai_whole = fastais(x.to(device), y.to(device), options.steps)
-        rows.append([frozen / passes, fastai_frozen / passes, whole / step, fastai_whole / step])
+        fastai_frozen, fastai_unfrozen = fastais(x.to(device), y.to(device), options.steps)
+        rows.append([frozen / passes, fastai_frozen / passes, unfrozen / step, fastai_unfrozen / step])
         print("  ".join(f"{value:.3f}" for value in rows[-1]), flush=True)
     medians = [statistics.median(column) for column in zip(*rows, strict=True)]
     print(

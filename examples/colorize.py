@@ -53,7 +53,8 @@ def write_tiles(photograph: Image.Image, folder: Path, name: str) -> None:
 
 
 def write_photographs(folder: Path) -> None:
-    """Writes tiles of the left part of each photograph to `folder/train`, and the right part to `folder/valid`."""
+    """Writes tiles of left parts of photographs to `folder/photographs/train`, right parts to `photographs/valid`."""
+    folder = folder / "photographs"
     (folder / "valid").mkdir(parents=True, exist_ok=True)
     for name in PHOTOGRAPHS:
         photograph = read_photograph(name)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ...utils.arguments import Unpack, forwards
-from ..samples.csv_table import Rows, paths_of, read_table, row_location, split_column
-from ..samples.samples import Samples, hold_out
+from ..samples.csv_table import BOOLEANS, Table, paths_of, read_table, split_column
+from ..samples.folders import nfc
+from ..samples.samples import Samples, hold_out, log_found
 from ..samples.split_folders import Split
 from .datamodule import ImageData, ImageDataArgs
 
@@ -18,7 +19,9 @@ from .datamodule import ImageData, ImageDataArgs
 class ImageTableData(ImageData):
     """Images listed in a csv file with a header: a column of paths, and columns of targets.
 
-    Exactly one of `label`, `labels`, `probabilities` and `values` names the columns of the targets.
+    Exactly one of `label`, `labels`, `probabilities` and `values` names the columns of the targets. Blanks around
+    cells, labels and separators are ignored. In columns of numbers, true and yes are 1, false and no are 0, in any
+    case.
 
     Args:
         table: The csv file, one row per image.
@@ -26,12 +29,13 @@ class ImageTableData(ImageData):
         path: Column of the paths.
         label: Column of the class name. A target is a class index.
         labels: Columns of 0 and 1, one per class, or one column of class names separated by `separator`. A target is
-            `(num_classes,)` of 0 and 1, for tasks with `multilabel`.
+            `(num_classes,)` of 0 and 1, for tasks with `multilabel`. One column of true and false is one class.
         probabilities: Columns of class probabilities, one per class, which sum to 1. A target is `(num_classes,)`.
         values: Columns of numbers, for regression. A target is `(len(values),)`.
         separator: Separator of class names if `labels` is one column.
         delimiter: Character that separates the columns of the csv file.
-        split: Column of the split of each image: `train`, `valid` or `test`. By default the split is random.
+        split: Column of the split of each image: `train`, `valid` or `test`; or of true and false, if it is named after
+            a split, such as `is_valid`. By default the split is random.
         valid_fraction: Fraction of the images to hold out for validation, if `split` is not given.
         test_fraction: Fraction of the images to hold out for testing, if `split` is not given.
         stratify: Columns whose combinations of values the random split is stratified by; by default `label`.
@@ -61,7 +65,6 @@ class ImageTableData(ImageData):
         seed: int = 42,
         **loading: Unpack[ImageDataArgs],
     ) -> None:
-        table = Path(table)
         if sum(kind is not None for kind in (label, labels, probabilities, values)) != 1:
             raise ValueError("Expected exactly one of `label`, `labels`, `probabilities` and `values`")
         for argument, columns in (("labels", labels), ("probabilities", probabilities), ("values", values)):
@@ -72,83 +75,89 @@ class ImageTableData(ImageData):
         numbers = [*(probabilities or values or ())]
         by = [*(stratify or ([label] if label else []))]
         used = [path, *([label] if label else []), *(labels or []), *numbers, *([split] if split else []), *by]
-        rows = read_table(table, delimiter, used)
-        paths = paths_of(rows, table.parent if root is None else Path(root), path, table)
+        listed = read_table(Path(table), delimiter, used)
+        paths = paths_of(listed, listed.path.parent if root is None else Path(root), path)
 
         if label is not None:
-            class_names, targets = classes_of(rows, label, table)
+            class_names, targets = classes_of(listed, label)
         elif labels is not None:
-            class_names, targets = _multilabel(rows, [*labels], separator, table)
+            class_names, targets = _multilabel(listed, [*labels], separator)
         else:
-            class_names, targets = numbers, _numbers(rows, numbers, table)
+            class_names, targets = numbers, _numbers(listed, numbers)
         if probabilities is not None:
-            _check_probabilities(targets, table)
+            _check_probabilities(targets, listed)
 
         all_samples = Samples(paths, targets)
         if split is None:
-            keys = [tuple(row[column] for column in by) for row in rows]
+            keys = [tuple(nfc(row[column]) for column in by) for row in listed.rows]
             samples = hold_out({"train": all_samples}, valid_fraction, test_fraction, seed, keys)
         else:
-            samples = all_samples.split(split_column(rows, split, table))
+            samples = all_samples.split(split_column(listed, split))
         if label is not None:
-            _check_seen(samples, class_names, table)
+            _check_seen(samples, class_names, listed.path)
         super().__init__(
             samples,
             class_names,
             **loading,
         )
+        log_found(samples, listed.path, class_names if label or labels else ())
 
 
-def classes_of(rows: Rows, column: str, table: Path) -> tuple[list[str], Tensor]:
+def classes_of(table: Table, column: str) -> tuple[list[str], Tensor]:
     """Returns the class names in a column, sorted, and the class index of each row, `(n,)`.
 
     Raises:
         ValueError: If a cell is empty, or there are fewer than two classes.
     """
-    for i, row in enumerate(rows):
-        if not row[column]:
-            raise ValueError(f"Expected a class in the column {column}, but it is empty ({row_location(table, i)})")
-    class_names = sorted({row[column] for row in rows})
-    if len(class_names) < 2:
-        raise ValueError(f"Expected two classes or more in the column {column} of {table}, but got {class_names}")
-    return class_names, torch.tensor([class_names.index(row[column]) for row in rows])
+    labels = [nfc(cell) for cell in table.column(column)]
+    for i, label in enumerate(labels):
+        if not label:
+            raise ValueError(f"Expected a class in the column {column}, but it is empty ({table.location(i)})")
+    index = {name: i for i, name in enumerate(sorted({*labels}))}
+    if len(index) < 2:
+        raise ValueError(f"Expected two classes or more in the column {column} of {table.path}, but got {[*index]}")
+    return [*index], torch.tensor([index[label] for label in labels])
 
 
-def _multilabel(rows: Rows, columns: list[str], separator: str, table: Path) -> tuple[list[str], Tensor]:
-    if len(columns) > 1:
-        targets = _numbers(rows, columns, table)
+def _multilabel(table: Table, columns: list[str], separator: str) -> tuple[list[str], Tensor]:
+    if len(columns) > 1 or all(cell.lower() in ("true", "false") for cell in table.column(columns[0])):
+        targets = _numbers(table, columns)
         bad = ((targets != 0) & (targets != 1)).any(dim=1).nonzero().flatten().tolist()
         if bad:
-            raise ValueError(f"Expected 0 or 1 in the columns {', '.join(columns)} ({row_location(table, bad[0])})")
+            raise ValueError(f"Expected 0 or 1 in the columns {', '.join(columns)} ({table.location(bad[0])})")
         return columns, targets
-    named = [{name for name in row[columns[0]].split(separator) if name} for row in rows]
-    class_names = sorted(set().union(*named))
-    if not class_names:
-        raise ValueError(f"Expected classes in the column {columns[0]} of {table}, but it is empty throughout")
-    return class_names, torch.tensor([[float(name in names) for name in class_names] for names in named])
+    separator = separator.strip() or separator
+    named = [{nfc(name.strip()) for name in cell.split(separator)} - {""} for cell in table.column(columns[0])]
+    index = {name: i for i, name in enumerate(sorted(set().union(*named)))}
+    if not index:
+        raise ValueError(f"Expected classes in the column {columns[0]} of {table.path}, but it is empty throughout")
+    targets = torch.zeros(len(named), len(index))
+    targets[tuple(torch.tensor([(i, index[name]) for i, names in enumerate(named) for name in names]).T)] = 1
+    return [*index], targets
 
 
-def _numbers(rows: Rows, columns: list[str], table: Path) -> Tensor:
-    def number(i: int, row: dict[str, str], column: str) -> float:
+def _numbers(table: Table, columns: list[str]) -> Tensor:
+    def number(i: int, column: str) -> float:
+        cell = table.rows[i][column]
+        if cell.lower() in BOOLEANS:
+            return float(BOOLEANS[cell.lower()])
         try:
-            value = float(row[column])
-        except (TypeError, ValueError):
+            value = float(cell)
+        except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise ValueError(
-                f"Expected a number in the column {column}, but got {row[column]!r} ({row_location(table, i)})"
-            )
+            raise ValueError(f"Expected a number in the column {column}, but got {cell!r} ({table.location(i)})")
         return value
 
-    return torch.tensor([[number(i, row, column) for column in columns] for i, row in enumerate(rows)])
+    return torch.tensor([[number(i, column) for column in columns] for i in range(len(table.rows))])
 
 
-def _check_probabilities(targets: Tensor, table: Path) -> None:
+def _check_probabilities(targets: Tensor, table: Table) -> None:
     bad = ((targets < 0).any(dim=1) | ((targets.sum(dim=1) - 1).abs() > 1e-2)).nonzero().flatten().tolist()
     if bad:
         raise ValueError(
             f"Expected probabilities of at least 0 that sum to 1, but got {targets[bad[0]].tolist()} "
-            f"({row_location(table, bad[0])})"
+            f"({table.location(bad[0])})"
         )
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from ...utils.arguments import Unpack, forwards
 from ..images.datamodule import no_images_error
-from ..images.reading import find_images, images_by_name
-from ..samples.samples import Samples, hold_out
-from ..samples.split_folders import Split, require_folder, split_names
+from ..images.reading import find_images, image_name, images_by_name, warn_left_out
+from ..samples.folders import find_file, require_folder
+from ..samples.samples import Samples, hold_out, log_found
+from ..samples.split_folders import Split, check_nested_splits, check_siblings, split_folders
 from .codes import Code, Codes, MaskCodes
 from .datamodule import MaskData, MaskDataArgs
 from .dataset import files_of
@@ -19,8 +20,9 @@ class MaskFolderData(MaskData):
     """Images and masks for segmentation: `root/images/**` and `root/masks/**`, of equal paths except for the suffix.
 
     Folders of the splits may be on either level, for images and masks alike: `root/train/images` or
-    `root/images/train`. Without a folder for validation or test, that fraction of the training images is held out,
-    seeded. Masks without an image are not used.
+    `root/images/train`. They may also be called `training`, `validation`, `val`, `dev` and `testing`, in any case.
+    Without a folder for validation or test, that fraction of the training images is held out, seeded. Masks without an
+    image are not used.
 
     >>> data = MaskFolderData("camvid", masks="labels/{stem}_P.png", codes=["sky", "road"])  # doctest: +SKIP
     >>> data = MaskFolderData("cells", codes={"background": 0, "cell": 255})  # doctest: +SKIP
@@ -43,7 +45,8 @@ class MaskFolderData(MaskData):
 
     Raises:
         FileNotFoundError: If a folder or a mask is missing.
-        ValueError: If there are no images, an image has several masks, or several images share a mask.
+        ValueError: If there are no images, an image has several masks, or several images share a mask; if other folders
+            of images lie beside those of the splits, or the folders of splits lie deeper.
     """
 
     def __init__(
@@ -59,28 +62,40 @@ class MaskFolderData(MaskData):
         seed: int = 42,
         **loading: Unpack[MaskDataArgs],
     ) -> None:
-        masks = str(masks) if isinstance(masks, Path) else masks
+        root, masks = Path(root), str(masks) if isinstance(masks, Path) else masks
         mask_codes = MaskCodes(codes, ignore, multilabel=isinstance(masks, str) and "{class}" in masks)
+        splits, folders = _folders(root, images)
         found = {
             split: _find_pairs(base, folder, base / images, masks, mask_codes)
-            for split, (base, folder) in _folders(Path(root), images).items()
+            for split, (base, folder) in folders.items()
         }
+        used: list[str | Path] = [file for part in found.values() for mask in part.targets for file in files_of(mask)]
+        if (predict_root := loading.get("predict_root")) is not None:
+            used.append(predict_root)
+        check_siblings(splits, find_images, used)
+        if not splits:
+            check_nested_splits(root / images, found["train"].paths)
         super().__init__(
             hold_out(found, valid_fraction, test_fraction, seed),
             mask_codes,
             **loading,
         )
+        log_found(self.samples, root)
+        warn_left_out(root)
 
 
-def _folders(root: Path, images: str) -> dict[Split, tuple[Path, Path]]:
-    """Returns for each split the folder that its masks are relative to, and the folder of its images."""
+def _folders(root: Path, images: str) -> tuple[dict[Split, Path], dict[Split, tuple[Path, Path]]]:
+    """Returns the folder of each split that has one, and for each split the folders of its masks and of its images.
+
+    That of its masks is the folder that `masks` is relative to.
+    """
     require_folder(root, "root")
-    if outer := split_names(lambda name: root / name / images):
-        return {split: (root / name, root / name / images) for split, name in outer.items()}
-    if inner := split_names(lambda name: root / images / name):
-        return {split: (root, root / images / name) for split, name in inner.items()}
+    if outer := split_folders(root, images):
+        return outer, {split: (folder, folder / images) for split, folder in outer.items()}
     require_folder(root / images, "images")
-    return {"train": (root, root / images)}
+    if inner := split_folders(root / images):
+        return inner, {split: (root, folder) for split, folder in inner.items()}
+    return {}, {"train": (root, root / images)}
 
 
 def _find_pairs(
@@ -98,11 +113,12 @@ def _find_pairs(
     paths = find_images(folder)
     targets: list[Any]
     if callable(masks):
-        targets = [Path(masks(path)) for path in paths]
+        targets = [find_file(Path(masks(path))) for path in paths]
     elif codes.multilabel:
-        targets = [tuple(base / _fill(masks, path, image_root, name) for name in codes.class_names) for path in paths]
+        names = codes.class_names
+        targets = [tuple(find_file(base / _fill(masks, path, image_root, name)) for name in names) for path in paths]
     elif "{" in masks:
-        targets = [base / _fill(masks, path, image_root) for path in paths]
+        targets = [find_file(base / _fill(masks, path, image_root)) for path in paths]
     else:
         require_folder(base / masks, "masks")
         paths = [path for path in paths if base / masks not in path.parents]
@@ -110,6 +126,11 @@ def _find_pairs(
     # masks may be in the folder of the images
     mask_files = {file for path, mask in zip(paths, targets, strict=True) for file in files_of(mask) if file != path}
     found = Samples(paths, targets)[[i for i, path in enumerate(paths) if path not in mask_files]]
+    if not found.paths and (images := find_images(folder)):
+        raise ValueError(
+            f"Expected images in {folder} that are no masks, but by `masks` all {len(images)} are masks, the first "
+            f"{images[0]}"
+        )
     if not found.paths:
         raise no_images_error(folder)
     owners: dict[Path, Path] = {}
@@ -134,5 +155,5 @@ def _fill(pattern: str, path: Path, image_root: Path, name: str | None = None) -
 def _match_names(folder: Path, paths: list[Path], image_root: Path) -> list[Path]:
     """Returns the mask at each image's relative path with any suffix, or with the suffix `.*` if there is none."""
     found = images_by_name(folder)
-    keys = [path.relative_to(image_root).with_suffix("") for path in paths]
-    return [found.get(key, folder / f"{key}.*") for key in keys]
+    names = [image_name(path, image_root) for path in paths]
+    return [found.get(name, folder / f"{name}.*") for name in names]

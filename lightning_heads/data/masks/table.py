@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ...utils.arguments import Unpack, forwards
 from ..samples.csv_table import paths_of, read_table, split_column
-from ..samples.samples import Samples, hold_out
+from ..samples.folders import find_file
+from ..samples.samples import Samples, hold_out, log_found
 from .codes import Code, Codes, MaskCodes
 from .datamodule import MaskData, MaskDataArgs
 
@@ -25,7 +26,8 @@ class MaskTableData(MaskData):
             255, or 0 (black) and the value or color that is given. `mask_values` counts the values in masks.
         ignore: Values or colors of pixels whose class is unknown; their target is `ignore_index`.
         delimiter: Character that separates the columns of the csv file.
-        split: Column of the split of each image: `train`, `valid` or `test`. By default the split is random.
+        split: Column of the split of each image: `train`, `valid` or `test`; or of true and false, if it is named after
+            a split, such as `is_valid`. By default the split is random.
         valid_fraction: Fraction of the images to hold out for validation, if `split` is not given.
         test_fraction: Fraction of the images to hold out for testing, if `split` is not given.
         seed: Seed of the random split.
@@ -51,23 +53,21 @@ class MaskTableData(MaskData):
         seed: int = 42,
         **loading: Unpack[MaskDataArgs],
     ) -> None:
-        table = Path(table)
         columns = [mask] if isinstance(mask, str) else [*mask]
         mask_codes = MaskCodes(codes, ignore, multilabel=not isinstance(mask, str))
         if mask_codes.multilabel and len(columns) != len(mask_codes.class_names):
             raise ValueError(f"Expected `mask` to be a column for each of {mask_codes.class_names}, but got {columns}")
-        rows = read_table(table, delimiter, [path, *columns, *([split] if split else [])])
-        root = table.parent if root is None else Path(root)
-        masks = [tuple(root / row[column] for column in columns) for row in rows]
-        all_samples = Samples(
-            paths_of(rows, root, path, table), masks if mask_codes.multilabel else [m for (m,) in masks]
-        )
+        listed = read_table(Path(table), delimiter, [path, *columns, *([split] if split else [])])
+        root = listed.path.parent if root is None else Path(root)
+        masks = [tuple(find_file(root / row[column]) for column in columns) for row in listed.rows]
+        all_samples = Samples(paths_of(listed, root, path), masks if mask_codes.multilabel else [m for (m,) in masks])
         if split is None:
             samples = hold_out({"train": all_samples}, valid_fraction, test_fraction, seed)
         else:
-            samples = all_samples.split(split_column(rows, split, table))
+            samples = all_samples.split(split_column(listed, split))
         super().__init__(
             samples,
             mask_codes,
             **loading,
         )
+        log_found(self.samples, listed.path)

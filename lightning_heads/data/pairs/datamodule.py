@@ -13,6 +13,7 @@ from ...utils.arguments import Unpack, forwards
 from ..embedding_index import EmbeddingIndex
 from ..images.datamodule import ImageData, LoadingArgs
 from ..images.dataset import ImageDataset
+from ..samples.folders import nfc
 from ..samples.samples import Samples, hold_out
 from ..samples.split_folders import Split
 from ..transforms.resize import ResizeTo
@@ -157,9 +158,9 @@ class PairData(ImageData):
         return ImageDataset(
             paths,
             None,
-            channels=self.channels,
             size=ResizeTo(self.image_size, self.resize, random=random),
             augment=self.augmentation if random else None,
+            **self.reading,
         )
 
     def _draw_pairs(self, split: Split, nearest: Tensor | None = None) -> DrawnPairs:
@@ -179,9 +180,9 @@ class PairData(ImageData):
         paths = self._split("train").paths
         if self._nearest is None or len(self._nearest) != len(paths):
             index = EmbeddingIndex.load(neighbors)
-            rows = {name: i for i, name in enumerate(index.names)}
+            rows = {nfc(name): i for i, name in enumerate(index.names)}
             rows |= {os.path.abspath(path): i for i, path in enumerate(index.paths)}
-            names = [Path(os.path.relpath(path, self.root)).as_posix() for path in paths]
+            names = [nfc(Path(os.path.relpath(path, self.root)).as_posix()) for path in paths]
             # files are matched by name too, in case the data set was moved after it was indexed
             found = [rows.get(os.path.abspath(path), rows.get(name)) for path, name in zip(paths, names, strict=True)]
             if None in found:

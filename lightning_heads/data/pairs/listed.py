@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..samples.csv_table import paths_of, read_table, row_location
+from ..samples.csv_table import BOOLEANS, paths_of, read_table
 from ..samples.samples import Samples
-from ..samples.split_folders import SPLIT_NAMES, Split
+from ..samples.split_folders import Split, split_of
 from .dataset import Pair
-
-_SAME = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,15 @@ def read_pair_list(table: Path, root: Path, argument: str, labeled: bool = True)
     """
     if not table.is_file():
         raise FileNotFoundError(f"Expected `{argument}` to be a csv file, but there is none at {table}")
-    rows = read_table(table, ",", ["first", "second", *(["same"] if labeled else [])])
-    files = zip(*(paths_of(rows, root, column, table) for column in ("first", "second")), strict=True)
+    content = read_table(table, ",", ["first", "second", *(["same"] if labeled else [])])
+    files = zip(*(paths_of(content, root, column) for column in ("first", "second")), strict=True)
     listed: dict[Split, list[ListedPair]] = {}
-    for i, (row, (first, second)) in enumerate(zip(rows, files, strict=True)):
-        line = row_location(table, i)
-        same = _SAME.get(row["same"].strip().lower()) if labeled else None
+    for i, (row, (first, second)) in enumerate(zip(content.rows, files, strict=True)):
+        line = content.location(i)
+        same = BOOLEANS.get(row["same"].lower()) if labeled else None
         if labeled and same is None:
             raise ValueError(f"Expected 0, 1, false, true, no or yes in same, but got {row['same']!r} ({line})")
-        split = SPLIT_NAMES.get(row.get("split", "valid"))
+        split = split_of(row.get("split", "valid"))
         if split is None:
             raise ValueError(f"Expected train, valid or test in split, but got {row['split']!r} ({line})")
         listed.setdefault(split, []).append(ListedPair(first, second, same, line))

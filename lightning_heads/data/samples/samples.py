@@ -1,17 +1,19 @@
 """Samples of a split: files and their targets."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from .split_folders import Split
 from .stratified_split import stratified_split
 
 _SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+_MOST_LISTED = 30  # classes that are logged by name
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,22 @@ def hold_out(
     train = found["train"]
     fractions = [0.0 if "valid" in found else valid_fraction, 0.0 if "test" in found else test_fraction]
     return found | train.split(stratified_split(keys or [0] * len(train.paths), fractions, seed))
+
+
+def log_found(samples: Mapping[Split, Samples], source: Path, class_names: Sequence[str] = ()) -> None:
+    """Logs the number of samples of each split, and of each class.
+
+    Args:
+        samples: Samples of each split that has any.
+        source: Folder or table in which they were found.
+        class_names: Names of the classes, if targets are class indices `(n,)` or 0 and 1 per class `(n, num_classes)`.
+    """
+    counts = [f"{len(part.paths)} {split}" for split, part in samples.items()]
+    text = f"Found {' and '.join(filter(None, [', '.join(counts[:-1]), counts[-1]]))} images in {source}"
+    if class_names:
+        targets = torch.cat([torch.as_tensor(part.targets) for part in samples.values()])
+        totals = targets.bincount(minlength=len(class_names)) if targets.ndim == 1 else targets.sum(dim=0).long()
+        listed = [f"{name} ({n})" for name, n in zip(class_names, totals.tolist(), strict=True)]
+        more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+        text += f" of {len(class_names)} classes: {', '.join(listed[:_MOST_LISTED])}{more}"
+    rank_zero_info(text)

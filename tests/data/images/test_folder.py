@@ -142,6 +142,7 @@ def test_classes_without_training_images_are_named(tmp_path: Path, make_image: C
     for path in ("train/a/0.png", "train/b/0.png", "valid/a/0.png", "valid/c/0.png"):
         make_image(f"data/{path}")
     (tmp_path / "data/train/c").mkdir()
+    (tmp_path / "data/train/c/notes.txt").write_text("x")
     with pytest.raises(ValueError, match="there are none of c"):
         _data(tmp_path / "data")
 

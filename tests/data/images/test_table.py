@@ -75,9 +75,9 @@ def test_split_column(table: Path) -> None:
         ((3, "cat", ""), {"label": "kind"}, "a class in the column kind, but it is empty .*line 3"),
         ((5, ",1,1,", ",2,1,"), {"labels": ["a", "b"]}, "0 or 1 in the columns a, b .*line 5"),
         (
-            (2, "train", "dev"),
+            (2, "train", "later"),
             {"label": "kind", "split": "fold"},
-            "train, valid or test in fold, but got 'dev' .*line 2",
+            "train, valid or test in fold, but got 'later' .*line 2",
         ),
         ((8, "cat,", "fox,"), {"label": "kind", "split": "fold"}, None),
         (None, {}, "one of `label`"),

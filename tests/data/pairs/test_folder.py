@@ -259,7 +259,7 @@ def test_images_of_listed_validation_pairs_are_not_trained_on(tmp_path: Path) ->
     ("line", "message"),
     [
         ("valid/a/0.png,valid/a/1.png,maybe,valid", "0, 1, false, true, no or yes in same, but got 'maybe'"),
-        ("valid/a/0.png,valid/a/1.png,1,dev", "train, valid or test in split, but got 'dev'"),
+        ("valid/a/0.png,valid/a/1.png,1,later", "train, valid or test in split, but got 'later'"),
         ("valid/a/0.png,valid/a/1.png,1", "Expected 4 cells"),
         ("valid/a/0.png,other.png,1,valid", "pairs of images of the data set, but .*other.png is not one"),
         ("train/a/0.png,valid/a/1.png,1,train", "train pairs to be of train images, but .*1.png is a valid image"),

@@ -3,7 +3,8 @@
 from .embedding_index import EmbeddingIndex
 from .images.datamodule import ImageData
 from .images.folder import ImageFolderData
-from .images.reading import ImageReadError, read_image, verify_images
+from .images.opening import ImageReadError
+from .images.reading import read_image, verify_images
 from .images.table import ImageTableData
 from .loading.class_batches import ClassBatches
 from .loading.seeded_loader import SeededLoader

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PHOTOGRAPHS = "jpeg-12mp", "jpeg-3mp", "jpeg-0.3mp", "png-3mp"
 
 # by default glibc returns large blocks to the system and faults them in again at every step, which slows all contenders
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -25,9 +26,9 @@ Results = dict[str, list[Result]]
 Figures = dict[str, list[float]]  # one value per turn
 
 
-def run(name: str, seed: int) -> Result:
-    """Runs a contender in a process of its own."""
-    command = [sys.executable, str(HERE / "cells.py"), name, "--seed", str(seed)]
+def run(name: str, seed: int, script: str = "cells.py") -> Result:
+    """Runs a contender, or a comparison of several, in a process of its own."""
+    command = [sys.executable, str(HERE / script), name, "--seed", str(seed)]
     found = subprocess.run(command, env=os.environ | MEMORY, stdout=subprocess.PIPE, text=True, check=True)
     result: Result = json.loads(found.stdout.splitlines()[-1])
     print(f"{name}, seed {seed}: {result}", flush=True)
@@ -129,8 +130,24 @@ def loading(seeds: list[int]) -> tuple[Results, Figures]:
     return found, figures
 
 
+def photographs(seeds: list[int]) -> tuple[Results, Figures]:
+    """Compares the time to read photographs, and how reading JPEGs at a smaller scale changes pixels and outputs."""
+    names = [f"{kind}-{workers}" for kind in PHOTOGRAPHS for workers in ("1-worker", "2-workers")]
+    found = {name: [run(name, seed, "photographs.py") for seed in seeds] for name in names}
+    figures: Figures = {}
+    for name, results in found.items():
+        for what in ("cpu", "wall"):
+            for peer in ("fastai", "torchvision", "timm"):
+                figures[f"{name}: {what} time over {peer}"] = [r[what]["ours"] / r[what][peer] for r in results]
+    found["agreement"] = [run("agreement", 0, "photographs.py")]
+    for name, differences in found["agreement"][0].items():
+        figures |= {f"{name}: {what}": [value] for what, value in differences.items()}
+    return found, figures
+
+
 KINDS = {
     "loading": loading,
+    "photographs": photographs,
     "fine_tune": fine_tune,
     "bare_loop": bare_loop,
     "frozen": frozen,

@@ -16,9 +16,11 @@ import torchvision
 from torch import Tensor, nn
 
 from ...optim.freezing import FREEZE_MARKERS
+from ...utils.modules import uncompiled
 
-# Attributes of a module that its hash does not depend on: hooks, training mode, freeze markers, the compiled call.
-_IGNORED_ATTRIBUTES = {*vars(nn.Module()), *FREEZE_MARKERS, "_compiled_call_impl"} - {
+# Attributes of a module that its hash does not depend on: hooks, training mode, freeze markers, those of compilation.
+_COMPILATION = {"_compiled_call_impl", "_is_torch_compile", "_compile_kwargs"}
+_IGNORED_ATTRIBUTES = {*vars(nn.Module()), *FREEZE_MARKERS, *_COMPILATION} - {
     "_parameters",
     "_buffers",
     "_modules",
@@ -100,6 +102,7 @@ class _Hasher(pickle.Pickler):
         if isinstance(obj, (torch.dtype, torch.layout, torch.memory_format)):
             return str, (str(obj),)  # pickle may find their names in different modules
         if isinstance(obj, nn.Module):
+            obj = uncompiled(obj)
             return dict, (
                 [type(obj), *((k, _ordered(v)) for k, v in vars(obj).items() if k not in _IGNORED_ATTRIBUTES)],
             )

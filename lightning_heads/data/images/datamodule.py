@@ -1,5 +1,6 @@
 """Base class of all data modules of images: splits, data loaders and the check for unreadable files."""
 
+import operator
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from ...utils.plain import size_pair
 from ..loading.class_batches import ClassBatches
 from ..loading.seeded_loader import SeededLoader
 from ..samples.samples import Samples
@@ -19,7 +21,9 @@ from ..samples.split_folders import Split
 from ..transforms.augment import AugTransforms
 from ..transforms.resize import ResizeTo
 from .dataset import ImageDataset
-from .reading import EXTENSIONS, ImageReadError, find_images, read_image, verify
+from .opening import ImageReadError, raise_pixel_limit
+from .pixels import check_value_range
+from .reading import EXTENSIONS, ReadingArgs, find_images, heif_advice, read_image, verify, warn_left_out
 
 Resize = Literal["none", "crop", "squish", "pad"]
 
@@ -33,6 +37,8 @@ class LoadingArgs(TypedDict, total=False):
     augmentation: nn.Module | None
     augment: bool
     channels: int
+    value_range: tuple[float, float] | None
+    max_pixels: int | None
     on_error: Literal["raise", "skip"]
 
 
@@ -67,6 +73,11 @@ class ImageData(L.LightningDataModule):
             target image alike if it has one; by default fastai's `AugTransforms`.
         augment: Whether to augment training images.
         channels: Channels to read: 1 for grayscale, 3 for RGB, 4 for RGB with transparency.
+        value_range: Stored pixel values that are black and white, the same for every file, such as `(0, 4095)` for 12
+            bits in 16-bit files. By default the range of each file's data type: 0 to 255, for 16 bits 0 to 65535, for
+            floats 0 to 1; 32-bit and signed integers need a `value_range`.
+        max_pixels: Largest number of pixels of an image file, a protection against files made to exhaust memory; by
+            default Pillow's limit, 178,956,970. A larger number also raises Pillow's limit for the process.
         on_error: `raise` raises an error at a file that cannot be read. `skip` checks all files of a split first,
             warns, and leaves out samples with a missing or unusable file.
     """
@@ -85,6 +96,8 @@ class ImageData(L.LightningDataModule):
         augmentation: nn.Module | None = None,
         augment: bool = True,
         channels: int = 3,
+        value_range: tuple[float, float] | None = None,
+        max_pixels: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
@@ -92,15 +105,21 @@ class ImageData(L.LightningDataModule):
             raise ValueError(f"Expected `on_error` to be raise or skip, but got {on_error!r}")
         if batch_size < 1:
             raise ValueError(f"Expected `batch_size` to be at least 1, but got {batch_size}")
+        raise_pixel_limit(max_pixels)
         self.samples = samples
         self.class_names = [*class_names]
         self.predict_root = None if predict_root is None else Path(predict_root)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
-        self.batch_size, self.images_per_class = batch_size, images_per_class
+        self.image_size = size_pair(image_size)
+        self.batch_size, self.images_per_class = operator.index(batch_size), images_per_class
         self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
         self.resize = resize
         self.augmentation = (augmentation or AugTransforms()) if augment else None
         self.channels = channels
+        self.reading: ReadingArgs = {
+            "channels": channels,
+            "value_range": check_value_range(value_range),
+            "max_pixels": max_pixels,
+        }
         self.on_error = on_error
         self._checked: set[str] = set()
         self._seed = 0
@@ -164,7 +183,7 @@ class ImageData(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         size = ResizeTo(self.image_size, self.resize)
-        return self._loader(ImageDataset(self._predict_paths(), None, channels=self.channels, size=size))
+        return self._loader(ImageDataset(self._predict_paths(), None, size=size, **self.reading))
 
     def _predict_paths(self) -> list[Path]:
         if self.predict_root is None:
@@ -173,6 +192,7 @@ class ImageData(L.LightningDataModule):
             paths = [self.predict_root]
         else:
             paths = find_images(self.predict_root)
+            warn_left_out(self.predict_root)
             if not paths:
                 raise ValueError(f"Expected images to predict in {self.predict_root}, but there are none")
         if self.on_error == "skip":
@@ -194,9 +214,9 @@ class ImageData(L.LightningDataModule):
         return ImageDataset(
             samples.paths,
             samples.targets,
-            channels=self.channels,
             size=ResizeTo(self.image_size, self.resize, random=random),
             augment=self.augmentation if random else None,
+            **self.reading,
         )
 
     def _class_batches(self) -> ClassBatches | None:
@@ -235,17 +255,13 @@ class ImageData(L.LightningDataModule):
 
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:
         """Reads all files of a split, or those to `predict`, and returns the errors by index."""
-        return verify(len(paths), lambda index: read_image(paths[index]), self.num_workers)
+        size = ResizeTo(self.image_size, self.resize).scaled_size
+        return verify(len(paths), lambda i: read_image(paths[i], size=size, **self.reading), self.num_workers)
 
 
 def no_images_error(root: Path) -> ValueError:
-    """Returns the error for a folder without the expected images, which says what it contains instead."""
-    if find_images(root):
-        return ValueError(
-            f"Expected a folder for each class in {root}, but its images lie in {root} itself; pass unlabeled images "
-            "as `predict_root`, and a table of images to `ImageTableData`"
-        )
+    """Returns the error for a folder without images, which says what it contains instead."""
     found = sorted({path.suffix.lower() or "no extension" for path in root.rglob("*") if path.is_file()})
     common = ", ".join(sorted(EXTENSIONS & {".jpg", ".png", ".tif", ".webp", ".bmp"}))
     contents = f"files with {', '.join(found[:5])}" if found else "no files"
-    return ValueError(f"Expected images ({common}, ...) in {root}, but it holds {contents}")
+    return ValueError(f"Expected images ({common}, ...) in {root}, but it holds {contents}{heif_advice(found)}")

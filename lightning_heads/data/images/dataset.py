@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...utils.arguments import Unpack
 from ...utils.files import file_stamps
-from .reading import read_image
+from ..transforms.resize import ResizeTo
+from .reading import ReadingArgs, read_image
 
 
 class ImageDataset(Dataset[Any]):
@@ -18,9 +20,9 @@ class ImageDataset(Dataset[Any]):
     Args:
         paths: The image files.
         targets: One target per file, `(n,)` or `(n, k)`, or None.
-        channels: Channels to read; see `read_image`.
         size: Resizes a uint8 image.
         augment: Transforms a float image in 0..1, or None.
+        **reading: Arguments of `read_image`.
     """
 
     def __init__(
@@ -28,14 +30,14 @@ class ImageDataset(Dataset[Any]):
         paths: Sequence[Path],
         targets: Tensor | None,
         *,
-        channels: int,
-        size: Callable[[Tensor], Tensor],
+        size: ResizeTo,
         augment: Callable[[Tensor], Tensor] | None = None,
+        **reading: Unpack[ReadingArgs],
     ) -> None:
         if targets is not None and len(targets) != len(paths):
             raise ValueError(f"Expected one target a file, but got {len(targets)} targets for {len(paths)} files")
         self.paths, self.targets = [*paths], targets
-        self.channels, self.size, self.augment = channels, size, augment
+        self.size, self.augment, self.reading = size, augment, reading
         self._last: tuple[object, Tensor] = None, torch.empty(0)  # stamps and image of the file that was read last
 
     def __len__(self) -> int:
@@ -46,7 +48,7 @@ class ImageDataset(Dataset[Any]):
         stamps = file_stamps([self.paths[index]])
         last, image = self._last
         if stamps != last:
-            image = read_image(self.paths[index], self.channels)
+            image = read_image(self.paths[index], size=self.size.scaled_size, **self.reading)
             self._last = stamps, image
         image = self.size(image).to(torch.float32) / 255
         if self.augment is not None:
@@ -58,8 +60,8 @@ class ImageDataset(Dataset[Any]):
         return {**vars(self), "_last": (None, torch.empty(0))}
 
     def image_key(self) -> object:
-        """Returns all that the images depend on: files, channels, resizing and augmentation."""
-        return file_stamps(self.paths), self.channels, self.size, self.augment
+        """Returns all that the images depend on: files, how they are read, resizing and augmentation."""
+        return file_stamps(self.paths), self.reading, self.size, self.augment
 
     def extras(self, index: int) -> tuple[Tensor, ...]:
         """Returns the target, if there is one."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...utils.plain import plain_values
 from .reading import MaskReadError, Values, pack, read_mask
 
 Code = int | Sequence[int]
@@ -34,6 +35,7 @@ class MaskCodes:
     def __init__(self, codes: Codes, ignore: Sequence[Code] = (), multilabel: bool = False) -> None:
         if isinstance(codes, str):
             raise TypeError(f"Expected `codes` to be a list or mapping of classes, but got the string {codes!r}")
+        codes, ignore = plain_values(codes), plain_values(ignore)
         if isinstance(codes, int):
             codes = [str(i) for i in range(codes)]
         self.class_names = [str(name) for name in codes]
@@ -53,18 +55,22 @@ class MaskCodes:
             black = [0 if isinstance(code, int) else (0, 0, 0) for code in given]
             self._tables = [_LookupTable([(0, no), (1, yes)], ignore) for no, yes in zip(black, given, strict=True)]
 
-    def read(self, paths: Sequence[Path]) -> Tensor:
+    def read(self, paths: Sequence[Path], max_pixels: int | None = None) -> Tensor:
         """Reads the mask of an image, or its masks of all classes, as integers `(k + 1, h, w)`.
 
         The first k channels are the class index (k = 1), or with `multilabel` 0 or 1 for each class. The last channel
         is 1 where the class is known and 0 where the pixel is ignored.
+
+        Args:
+            paths: The files.
+            max_pixels: Largest number of pixels; see `read_mask`.
 
         Raises:
             MaskReadError: If a mask cannot be read, has a value that is not a class, or differs in size from the first.
         """
         classes = []
         for path, table in zip(paths, self._tables, strict=True):
-            classes.append(table.read(path))
+            classes.append(table.read(path, max_pixels))
             if classes[-1].shape != classes[0].shape:
                 sizes = " and ".join(f"{h}x{w}" for h, w in (classes[-1].shape, classes[0].shape))
                 raise MaskReadError(path, f"its height and width differ from those of {paths[0]}: {sizes}")
@@ -93,9 +99,9 @@ class _LookupTable:
         self.table = np.zeros(int(keys.max()) + 2, np.int16)
         self.table[keys] = [index + 1 if index != _VOID else _VOID for index, _ in entries]
 
-    def read(self, path: Path) -> Values:
+    def read(self, path: Path, max_pixels: int | None) -> Values:
         """Returns the class of each pixel `(h, w)`, -1 where it is ignored."""
-        values = read_mask(path, self.colors)
+        values = read_mask(path, self.colors, max_pixels)
         found = self.table.take(pack(values) if self.colors else values, mode="clip")
         if not found.all():
             raise MaskReadError(path, self._describe(path, values, found == 0))

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from ...utils.arguments import Unpack, forwards
 from ..images.datamodule import ImageData, LoadingArgs
 from ..images.dataset import ImageDataset
-from ..images.reading import ImageReadError, verify
+from ..images.opening import ImageReadError
+from ..images.reading import verify
 from ..samples.samples import Samples
 from ..samples.split_folders import Split
 from ..transforms.resize import ResizeTo
@@ -92,7 +93,7 @@ class MaskData(ImageData):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         size = ResizeTo(self.image_size, self.resize, whole=True)
-        dataset = ImageDataset(self._predict_paths(), None, channels=self.channels, size=size)
+        dataset = ImageDataset(self._predict_paths(), None, size=size, **self.reading)
         return DataLoader(dataset, batch_size=1, **self._workers())
 
     def _dataset(self, split: Split, random: bool = False) -> MaskDataset:
@@ -102,9 +103,9 @@ class MaskData(ImageData):
             samples.tolist(),
             codes=self.codes,
             ignore_index=self.ignore_index,
-            channels=self.channels,
             size=ResizeTo(self.image_size, self.resize, random=random),
             augment=self.augmentation if random else None,
+            **self.reading,
         )
 
     def _errors(self, paths: list[Path], split: Split | Literal["predict"]) -> dict[int, ImageReadError]:

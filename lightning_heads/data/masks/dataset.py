@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..images.reading import read_image
+from ...utils.arguments import Unpack
+from ..images.opening import open_image, orientation
+from ..images.reading import ReadingArgs, read_image_and_size
+from ..transforms.resize import ResizeTo
 from .codes import MaskCodes
 from .reading import MaskReadError
 
@@ -27,10 +29,10 @@ class MaskDataset(Dataset[Any]):
         masks: The mask file of each image, or its mask files of all classes.
         codes: Reads masks as class indices.
         ignore_index: Target of pixels that losses and metrics ignore, or None.
-        channels: Channels of the images to read; see `read_image`.
         size: Resizes a uint8 image and its mask.
         augment: Augments a float image in 0..1 and its mask alike, or None. Both are torchvision's `tv_tensors`; the
             mask is integer `(k + 1, h, w)`, whose last channel is 1 where the class is known; see `MaskCodes`.
+        **reading: Arguments of `read_image`.
     """
 
     def __init__(
@@ -40,15 +42,15 @@ class MaskDataset(Dataset[Any]):
         *,
         codes: MaskCodes,
         ignore_index: int | None,
-        channels: int,
-        size: Callable[..., Any],
+        size: ResizeTo,
         augment: Callable[..., Any] | None = None,
+        **reading: Unpack[ReadingArgs],
     ) -> None:
         if len(masks) != len(paths):
             raise ValueError(f"Expected a mask for each image, but got {len(masks)} masks for {len(paths)} images")
         self.paths, self.masks = [*paths], [*masks]
         self.codes, self.ignore_index = codes, ignore_index
-        self.channels, self.size, self.augment = channels, size, augment
+        self.size, self.augment, self.reading = size, augment, reading
         # in shared memory, so that only one worker process warns
         self._warned = torch.zeros((), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -63,7 +65,7 @@ class MaskDataset(Dataset[Any]):
         return image.as_subclass(Tensor), self._target(mask.as_subclass(Tensor))
 
     def read(self, index: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        """Reads an image `(c, h, w)` and its mask `(k + 1, h, w)` without resizing them.
+        """Reads an image, scaled by `size` but not cropped, and its mask `(k + 1, h, w)`, which is not scaled.
 
         Warns once if an image is rotated by its EXIF orientation and its mask, of the same stored size, has none, since
         the mask may then be misaligned.
@@ -72,9 +74,10 @@ class MaskDataset(Dataset[Any]):
             ImageReadError: If one of them cannot be read, or their sizes differ.
         """
         path, files = self.paths[index], files_of(self.masks[index])
-        image, mask = read_image(path, self.channels), self.codes.read(files)
-        if image.shape[-2:] != mask.shape[-2:]:
-            raise MaskReadError(files[0], _size_mismatch(path, image, mask))
+        image, size = read_image_and_size(path, size=self.size.scaled_size, **self.reading)
+        mask = self.codes.read(files, self.reading.get("max_pixels"))
+        if size != mask.shape[-2:]:
+            raise MaskReadError(files[0], _size_mismatch(path, size, mask))
         if not self._warned and (unrotated := _unrotated_mask(path, files)):
             self._warned.fill_(True)
             warnings.warn(
@@ -91,12 +94,12 @@ class MaskDataset(Dataset[Any]):
         return target.where(mask[-1] == 1, self.ignore_index)
 
 
-def _size_mismatch(path: Path, image: Tensor, mask: Tensor) -> str:
-    """Returns the reason of an error for a mask that differs in size from its image."""
-    height, width = image.shape[-2:]
+def _size_mismatch(path: Path, size: tuple[int, int], mask: Tensor) -> str:
+    """Returns the reason of an error for a mask that differs in size from its image, of upright `size`."""
+    height, width = size
     h, w = mask.shape[-2:]
     reason = f"it is {w}x{h} pixels, while {path} is {width}x{height}"
-    with Image.open(path) as file:
+    with open_image(path) as file:
         if file.size == (w, h):
             reason += " once it is turned upright by its EXIF orientation: turn the mask too, or drop that orientation"
     return reason
@@ -110,9 +113,8 @@ def _unrotated_mask(path: Path, files: Sequence[Path]) -> Path | None:
 
 def _read_header(path: Path) -> tuple[tuple[int, int], int]:
     """Returns the stored width and height of an image file, and its EXIF orientation, without decoding it."""
-    with Image.open(path) as file:
-        exif = file.getexif() if "exif" in file.info else {}
-        return file.size, exif.get(ExifTags.Base.Orientation, 1)
+    with open_image(path) as file:
+        return file.size, orientation(file) if "exif" in file.info else 1
 
 
 def files_of(mask: Path | tuple[Path, ...]) -> tuple[Path, ...]:

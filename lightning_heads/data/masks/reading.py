@@ -1,6 +1,5 @@
 """Reads segmentation masks of any mode, without changing their values."""
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ..images.reading import ImageReadError, find_images
+from ..images.opening import TRANSPOSITIONS, ImageReadError, open_image, orientation
+from ..images.pixels import depth_of
+from ..images.reading import find_images
 
 Values = npt.NDArray[Any]
 
@@ -26,46 +26,41 @@ class MaskReadError(ImageReadError):
         )
 
 
-def read_mask(path: str | Path, colors: bool = False) -> Values:
-    """Reads the values of a mask as integers `(h, w)`, or as colors `(h, w, 3)`.
+def read_mask(path: str | Path, colors: bool = False, max_pixels: int | None = None) -> Values:
+    """Reads the values of a mask as they are stored, as integers `(h, w)`, or as colors `(h, w, 3)`.
 
-    A palette image is read as palette indices, a 1-bit image as 0 and 1, and 16 bits are kept. Without `colors`, an RGB
-    image must be gray, as drawing programs save such masks. Transparency is ignored, and the mask is turned upright by
-    its EXIF orientation.
+    A palette image is read as palette indices, a 1-bit image as 0 and 1, 2, 4 and 16 bits are not scaled. Without
+    `colors`, an RGB image must be gray, as drawing programs save such masks. Transparency is ignored, and the mask is
+    turned upright by its EXIF orientation.
 
     Args:
         path: The file.
         colors: Whether to read RGB colors, of a palette image those of the palette.
+        max_pixels: Largest number of pixels of a mask; by default Pillow's limit, 178,956,970. A larger number also
+            raises Pillow's limit for the process.
 
     Raises:
         MaskReadError: If the file is missing, empty or not an image, has colors although `colors` is false, has more
-            than 8 bits although it is true, has several channels of 16 bits, or has negative or fractional numbers.
+            than 8 bits although it is true, has several channels of 16 bits, has too many pixels, or has negative or
+            fractional numbers.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise MaskReadError(path, "the file is empty")
-        with Image.open(path) as file:
-            is_16_bit = any(re.search(";16[BLN]", str(args)) for *_, args in file.tile)  # not available after decoding
-            image = ImageOps.exif_transpose(file)
-            exceeds_8_bits = image.mode.startswith("I") or image.mode == "F"
-            if is_16_bit and not exceeds_8_bits:
-                raise MaskReadError(
-                    path,
-                    "it has 16 bits per channel, of which only 8 would be read; save it as grayscale, or with 8 bits",
-                )
-            if colors and not exceeds_8_bits:
-                return np.array(image.convert("RGB"))
-            if image.mode not in ("1", "L", "LA", "P", "PA") and not exceeds_8_bits:
-                image = image.convert("RGB")
-            values = np.array(image)
-    except MaskReadError:
-        raise
-    except Exception as error:  # decoders raise errors of many types for broken files
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"reading it failed: {error}"
-        raise MaskReadError(path, reason) from error
+    with open_image(path, max_pixels, MaskReadError) as file:
+        depth, turn = depth_of(file), orientation(file)
+        if depth.is_lossy:
+            raise MaskReadError(
+                path, "it has 16 bits per channel, of which only 8 would be read; save it as grayscale, or with 8 bits"
+            )
+        exceeds_8_bits = file.mode.startswith("I") or file.mode == "F"
+        if colors and exceeds_8_bits:
+            raise MaskReadError(path, "it has numbers of more than 8 bits, where its classes are given as colors")
+        image = file if turn not in TRANSPOSITIONS else file.transpose(TRANSPOSITIONS[turn])
+        if colors or (image.mode not in ("1", "L", "LA", "P", "PA") and not exceeds_8_bits):
+            image = image.convert("RGB")
+        values = np.array(image)
     if colors:
-        raise MaskReadError(path, "it has numbers of more than 8 bits, where its classes are given as colors")
+        return values
+    values = depth.restore(values)
     if image.mode == "RGB":
         return _gray(path, values)
     if exceeds_8_bits:
@@ -74,7 +69,12 @@ def read_mask(path: str | Path, colors: bool = False) -> Values:
 
 
 def mask_values(
-    paths: str | Path | Sequence[str | Path], *, colors: bool = False, num_workers: int = 2, progress: bool = True
+    paths: str | Path | Sequence[str | Path],
+    *,
+    colors: bool = False,
+    num_workers: int = 2,
+    progress: bool = True,
+    max_pixels: int | None = None,
 ) -> dict[int, int] | dict[tuple[int, int, int], int]:
     """Counts the pixels of each value, or of each color, in masks: the values to list in `codes` of a data module.
 
@@ -83,6 +83,7 @@ def mask_values(
         colors: Whether to count colors `(r, g, b)`, of a palette image those of the palette.
         num_workers: Number of files that are read at a time.
         progress: Whether to show a progress bar.
+        max_pixels: Largest number of pixels of a mask; see `read_mask`.
 
     Raises:
         MaskReadError: If a mask cannot be read.
@@ -93,7 +94,7 @@ def mask_values(
         raise ValueError(f"Expected masks in `paths`, but there are none in {paths}")
 
     def count(path: Path) -> tuple[Values, Values]:
-        values = read_mask(path, colors)
+        values = read_mask(path, colors, max_pixels)
         return np.unique(pack(values) if colors else values, return_counts=True)
 
     totals: dict[int, int] = {}
@@ -124,7 +125,7 @@ def _gray(path: Path, values: Values) -> Values:
 
 
 def _integers(path: Path, values: Values) -> Values:
-    bad = (values < 0) | (values != np.round(values))
+    bad = (values < 0) | (values != np.round(values)) | ~np.isfinite(values)
     if bad.any():
         raise MaskReadError(path, f"it holds {values[bad][0]}, where numbers of at least 0 are expected")
     return values.astype(np.int64) if values.dtype.kind == "f" else values

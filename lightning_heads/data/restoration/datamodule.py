@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ...utils.arguments import Unpack, forwards
 from ..images.datamodule import ImageData, Resize, no_images_error
 from ..images.dataset import ImageDataset
-from ..images.reading import ImageReadError, find_images, images_by_name, verify
-from ..samples.samples import Samples, hold_out
-from ..samples.split_folders import Split, require_folder, split_folders
+from ..images.opening import ImageReadError, open_image
+from ..images.reading import find_images, image_name, images_by_name, verify, warn_left_out
+from ..samples.folders import require_folder
+from ..samples.samples import Samples, hold_out, log_found
+from ..samples.split_folders import Split, check_nested_splits, check_siblings, split_folders
 from ..transforms.augment import AugTransforms
 from ..transforms.degrade import Degradation
 from ..transforms.resize import ResizeTo
@@ -27,6 +28,8 @@ class RestorationLoadingArgs(TypedDict, total=False):
 
     num_workers: int | None
     augment: bool
+    value_range: tuple[float, float] | None
+    max_pixels: int | None
     on_error: Literal["raise", "skip"]
 
 
@@ -35,9 +38,10 @@ class RestorationData(ImageData):
     """Degraded images and their originals for restoration, from a folder of photographs or two parallel folders.
 
     Photographs are found in `root` recursively. Those below `root/train`, `root/valid` and `root/test` are of that
-    split; without a folder for validation or test, that fraction of the training images is held out, seeded. A target
-    is a photograph, cropped and in training augmented. Its input is that target degraded by `degradation`: at random in
-    training, and always alike for an image of validation or test.
+    split; these folders may also be called `training`, `validation`, `val`, `dev` and `testing`, in any case. Without a
+    folder for validation or test, that fraction of the training images is held out, seeded. A target is a photograph,
+    cropped and in training augmented. Its input is that target degraded by `degradation`: at random in training, and
+    always alike for an image of validation or test.
 
     >>> data = RestorationData("photos", degradation=Downscale(4))  # doctest: +SKIP
 
@@ -69,7 +73,8 @@ class RestorationData(ImageData):
 
     Raises:
         FileNotFoundError: If the folder does not exist, or an image has no target.
-        ValueError: If there are no images, or both or neither of `degradation` and `targets` are given.
+        ValueError: If there are no images, or both or neither of `degradation` and `targets` are given; if other
+            folders of images lie beside those of the splits, or the folders of splits lie in a folder of `root`.
     """
 
     def __init__(
@@ -97,7 +102,8 @@ class RestorationData(ImageData):
             )
         if channels not in _CHANNEL_NAMES:
             raise ValueError(f"Expected `channels` to be 1, 3 or 4, but got {channels}")
-        found = _find_samples(Path(root), None if targets is None else Path(targets))
+        used = [Path(path) for path in (targets, predict_root) if path is not None]
+        found = _find_samples(Path(root), None if targets is None else Path(targets), used)
         super().__init__(
             hold_out(found, valid_fraction, test_fraction, seed),
             _CHANNEL_NAMES[channels],
@@ -111,6 +117,8 @@ class RestorationData(ImageData):
             **loading,
         )
         self.degradation, self.seed, self.whole = degradation, seed, whole
+        log_found(self.samples, Path(root))
+        warn_left_out(Path(root))
 
     @property
     def num_outputs(self) -> int:
@@ -131,9 +139,7 @@ class RestorationData(ImageData):
             return self._loader(self._dataset("test", whole=True))
         prepare = self.degradation.prepare if isinstance(self.degradation, Degradation) else None
         size = ResizeTo(self.image_size, "none", whole=True)
-        return self._loader(
-            ImageDataset(self._predict_paths(), None, channels=self.channels, size=size, augment=prepare)
-        )
+        return self._loader(ImageDataset(self._predict_paths(), None, size=size, augment=prepare, **self.reading))
 
     def _dataset(self, split: Split, random: bool = False, whole: bool | None = None) -> RestorationDataset:
         samples = self._split(split)
@@ -142,11 +148,11 @@ class RestorationData(ImageData):
         return RestorationDataset(
             samples.paths,
             targets,
-            channels=self.channels,
             size=ResizeTo(self.image_size, self.resize, random=random, whole=whole, fill="mirror" if random else None),
             augment=self.augmentation if random else None,
             degradation=self.degradation,
             seed=None if random else self.seed,
+            **self.reading,
         )
 
     def _loader(self, dataset: Any) -> DataLoader[Any]:
@@ -171,19 +177,27 @@ def _have_one_size(size: ResizeTo, paths: list[Path]) -> bool:
 def _short_side(path: Path) -> float:
     """Returns the shorter side of an image in pixels, without decoding it."""
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             return float(min(file.size))
-    except Exception:  # an error is raised when the image is read
+    except ImageReadError:  # an error is raised when the image is read
         return float("inf")
 
 
-def _find_samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
-    """Finds the images of each split and their targets, which are the images themselves if `targets` is None."""
-    folders = split_folders(root)
+def _find_samples(root: Path, targets: Path | None, used: list[Path]) -> dict[Split, Samples]:
+    """Finds the images of each split and their targets, which are the images themselves if `targets` is None.
+
+    Folders of files in `used` may lie beside those of the splits.
+    """
+    require_folder(root, "root")
+    splits = split_folders(root)
+    check_siblings(splits, find_images, used)
+    folders = splits or {"train": root}
     found = {split: find_images(folder) for split, folder in folders.items()}
     for split, paths in found.items():
         if not paths:
             raise no_images_error(folders[split])
+    if not splits:
+        check_nested_splits(root, found["train"])
     if targets is None:
         return {split: Samples(paths, paths) for split, paths in found.items()}
     require_folder(targets, "targets")
@@ -195,7 +209,7 @@ def _find_samples(root: Path, targets: Path | None) -> dict[Split, Samples]:
 
 
 def _find_target(path: Path, root: Path, targets: Path, by_name: dict[Path, Path]) -> Path:
-    name = path.relative_to(root).with_suffix("")
+    name = image_name(path, root)
     if name not in by_name:
         raise FileNotFoundError(f"Expected a target for {path}, but {targets} has no image {name} of any suffix")
     return by_name[name]

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..images.reading import ImageReadError, read_image
+from ...utils.arguments import Unpack
+from ..images.opening import ImageReadError
+from ..images.reading import ReadingArgs, read_image_and_size
+from ..transforms.resize import ResizeTo
 
 
 class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -18,13 +21,13 @@ class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
     Args:
         paths: The image files.
         targets: The files of the targets, or None if each image is its own target.
-        channels: Channels to read; see `read_image`.
         size: Resizes a uint8 image, or an image and its target.
         augment: Augments a float image in 0..1, or an image and its target alike, or None. Images are torchvision's
             `tv_tensors`.
         degradation: Computes the input from the target, or None.
         seed: Seed that makes the random numbers drawn for an image always the same; by default torch's generator is
             used as it is.
+        **reading: Arguments of `read_image`.
     """
 
     def __init__(
@@ -32,14 +35,14 @@ class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
         paths: Sequence[Path],
         targets: Sequence[Path] | None,
         *,
-        channels: int,
-        size: Callable[..., Any],
+        size: ResizeTo,
         augment: Callable[..., Any] | None = None,
         degradation: nn.Module | None = None,
         seed: int | None = None,
+        **reading: Unpack[ReadingArgs],
     ) -> None:
         self.paths, self.targets = [*paths], None if targets is None else [*targets]
-        self.channels, self.size, self.augment = channels, size, augment
+        self.size, self.augment, self.reading = size, augment, reading
         self.degradation, self.seed = degradation, seed
 
     def __len__(self) -> int:
@@ -55,18 +58,17 @@ class RestorationDataset(Dataset[tuple[Tensor, Tensor]]):
     def read(self, index: int) -> list[tv_tensors.Image]:
         """Reads an image and its target, or only the image if it is its own target, uint8 `(c, h, w)`.
 
+        They are scaled by `size`, but not cropped.
+
         Raises:
             ImageReadError: If one of them cannot be read, or their sizes differ.
         """
-        path = self.paths[index]
-        image = tv_tensors.Image(read_image(path, self.channels))
-        if self.targets is None:
-            return [image]
-        target = tv_tensors.Image(read_image(self.targets[index], self.channels))
-        if image.shape != target.shape:
-            (height, width), (h, w) = image.shape[-2:], target.shape[-2:]
-            raise ImageReadError(self.targets[index], f"it is {w}x{h} pixels, while {path} is {width}x{height}")
-        return [image, target]
+        paths = [self.paths[index]] if self.targets is None else [self.paths[index], self.targets[index]]
+        read = [read_image_and_size(path, size=self.size.scaled_size, **self.reading) for path in paths]
+        (height, width), (h, w) = (read[i][1] for i in (0, -1))
+        if (height, width) != (h, w):
+            raise ImageReadError(paths[-1], f"it is {w}x{h} pixels, while {paths[0]} is {width}x{height}")
+        return [tv_tensors.Image(image) for image, _ in read]
 
     def _pair(self, index: int) -> tuple[Tensor, Tensor]:
         images = _apply(self.size, self.read(index))

@@ -44,7 +44,7 @@ class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resizes an image or a mask."""
         height, width = self.size
-        h, w = self._scaled_size(*inpt.shape[-2:])
+        h, w = self.scaled_size(*inpt.shape[-2:])
         out = self._resize(inpt, h, w)
         if self.whole:
             return out
@@ -58,7 +58,11 @@ class ResizeTo(v2.Transform):  # type: ignore[misc]  # torchvision has no types
         )
         return self._call_kernel(v2.functional.crop, out, top, left, height, width)
 
-    def _scaled_size(self, h: int, w: int) -> tuple[int, int]:
+    def scaled_size(self, h: int, w: int) -> tuple[int, int]:
+        """Returns height and width of an image once it is scaled, before it is cropped or padded.
+
+        An image that has this size already is not scaled again.
+        """
         height, width = self.size
         if self.method == "squish":
             return height, width

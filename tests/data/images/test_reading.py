@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
+from torchvision.transforms import v2
 
 from lightning_heads.data import ImageReadError, read_image, verify_images
 from lightning_heads.data.images.reading import verify
+from lightning_heads.data.transforms.resize import ResizeTo
 
 
 def _save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -107,3 +110,68 @@ def test_channels_are_checked(make_image: Callable[..., Path]) -> None:
 def test_gives_uint8_of_the_files_size(make_image: Callable[..., Path]) -> None:
     image = read_image(make_image("a.png", size=(40, 32)))
     assert (image.dtype, image.shape) == (torch.uint8, (3, 32, 40))
+
+
+PHOTO = Image.fromarray(data.coffee()[:392])  # 392x600, the size of whole blocks
+
+
+def _scaled(path: Path, method: str, side: int, channels: int = 3) -> torch.Tensor:
+    return read_image(path, channels, size=ResizeTo((side, side), method).scaled_size)
+
+
+def _full(path: Path, method: str, side: int, channels: int = 3) -> torch.Tensor:
+    image = read_image(path, channels)
+    resized: torch.Tensor = ResizeTo((side, side), method, whole=True)(image)
+    return resized
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("method", ["crop", "squish", "pad"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True, "subsampling": 0}])
+def test_scaled_decoding_of_a_jpeg_equals_full_decoding_but_for_antialiasing(
+    tmp_path: Path, mode: str, method: str, options: dict[str, object]
+) -> None:
+    path = _save(tmp_path / "a.jpg", PHOTO.convert(mode), quality=90, **options)
+    for side in (24, 31, 39, 40, 78, 157, 300):
+        scaled, full = _scaled(path, method, side), _full(path, method, side)
+        assert scaled.shape == full.shape
+        assert (scaled.int() - full.int()).abs().float().mean() < 2
+
+
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_large_enough(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.jpg", PHOTO, quality=90)
+    for side, divisor in ((39, 8), (40, 4), (78, 4), (79, 2), (156, 2), (157, 1)):
+        with Image.open(path) as file:
+            file.draft(None, (600 // divisor, 392 // divisor))
+            decoded = torch.from_numpy(np.array(file)).permute(2, 0, 1)
+        assert decoded.shape[1] == 392 // divisor
+        expected = v2.functional.resize(decoded, [side, round(600 * side / 392)], antialias=True)
+        assert _scaled(path, "crop", side).equal(expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_scaled_decoding_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _save(tmp_path / "a.jpg", PHOTO, quality=90, exif=exif)
+    for method in ("crop", "squish"):
+        scaled, full = _scaled(path, method, 30), _full(path, method, 30)
+        assert scaled.shape == full.shape
+        assert (scaled.int() - full.int()).abs().float().mean() < 2
+
+
+def test_other_formats_are_resized_as_before(tmp_path: Path) -> None:
+    for name in ("a.png", "a.webp", "a.tif"):
+        path = _save(tmp_path / name, PHOTO)
+        assert _scaled(path, "crop", 30).equal(_full(path, "crop", 30))
+    path = _save(tmp_path / "a.mpo", PHOTO, save_all=True, append_images=[PHOTO], quality=90)
+    path = path.rename(tmp_path / "phone.jpg")  # phones write several pictures into a JPEG
+    assert (_scaled(path, "crop", 30).int() - _full(path, "crop", 30).int()).abs().float().mean() < 2
+
+
+def test_a_truncated_jpeg_is_refused_at_any_scale(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.jpg", PHOTO, quality=90)
+    path.write_bytes(path.read_bytes()[:-5000])
+    for side in (20, 200):
+        with pytest.raises(ImageReadError, match="image file is truncated"):
+            _scaled(path, "crop", side)

@@ -48,6 +48,58 @@ def test_values_are_read_as_they_are_stored(tmp_path: Path, name: str) -> None:
     assert counted == dict(zip(present.tolist(), counts.tolist(), strict=True))
 
 
+def _bits_png(path: Path, values: np.ndarray, bits: int) -> None:
+    Image.fromarray(values).save(path, bits=bits)
+
+
+def _bits_tiff(path: Path, values: np.ndarray, bits: int) -> None:
+    """Writes a TIFF of 2 or 4 bits, which Pillow cannot write, from `(h, w)` with whole bytes in a row."""
+    height, width = values.shape
+    parts = values.reshape(height, -1, 8 // bits).astype(int)
+    packed = sum(parts[..., i] << (8 - bits * (i + 1)) for i in range(8 // bits)).astype(np.uint8).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 122, 277: 1, 278: height, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(struct.pack("<4sIH", b"II*\0", 8, len(tags)) + entries + struct.pack("<I", 0) + packed)
+
+
+def _pgm(path: Path, values: np.ndarray, largest: int) -> None:
+    dtype = np.uint8 if largest < 256 else ">u2"
+    path.write_bytes(b"P5 %d %d %d\n" % (*values.shape[::-1], largest) + values.astype(dtype).tobytes())
+
+
+def _plain_pgm(path: Path, values: np.ndarray, largest: int) -> None:
+    path.write_text(f"P2 {values.shape[1]} {values.shape[0]} {largest}\n{' '.join(map(str, values.ravel()))}\n")
+
+
+def _gray_ppm(path: Path, values: np.ndarray, largest: int) -> None:
+    path.write_bytes(b"P6 %d %d %d\n" % (*values.shape[::-1], largest) + values.repeat(3).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("write", "argument", "factor"),
+    [
+        (_bits_png, 2, 1),
+        (_bits_png, 4, 7),
+        (_bits_tiff, 2, 1),
+        (_bits_tiff, 4, 7),
+        (_pgm, 3, 1),
+        (_pgm, 200, 99),
+        (_pgm, 1000, 450),
+        (_plain_pgm, 5, 2),
+        (_plain_pgm, 3000, 700),
+        (_gray_ppm, 7, 3),
+    ],
+)
+def test_values_of_any_depth_are_not_scaled(
+    tmp_path: Path, write: Callable[[Path, np.ndarray, int], None], argument: int, factor: int
+) -> None:
+    stored = CLASSES[:, :8] * (np.uint16(factor) if factor > 99 else np.uint8(factor))
+    path = tmp_path / f"mask.{'tif' if write is _bits_tiff else 'png' if write is _bits_png else 'pgm'}"
+    write(path, stored, argument)
+    np.testing.assert_array_equal(read_mask(path), stored)
+    assert {*mask_values([path], progress=False)} == {*np.unique(stored).tolist()}
+
+
 @pytest.mark.parametrize(
     ("name", "image"),
     [
@@ -236,3 +288,9 @@ def test_invalid_codes_are_refused(codes: object, ignore: list, message: str) ->
 def test_a_string_of_codes_is_refused() -> None:
     with pytest.raises(TypeError, match=r"a list or mapping of classes, but got the string 'codes\.txt'"):
         MaskCodes("codes.txt")
+
+
+def test_codes_of_numpy_are_taken() -> None:
+    assert MaskCodes(np.uint8(2) + np.int64(1)).class_names == ["0", "1", "2"]
+    named = MaskCodes({np.str_("cell"): np.int64(7), np.str_("void"): np.int64(0)}, ignore=np.array([9]))
+    assert named.class_names == ["cell", "void"]

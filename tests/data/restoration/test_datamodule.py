@@ -344,7 +344,7 @@ def test_wrong_settings_are_refused(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="but it holds no files"):
         _data(tmp_path / "empty", Grayscale())
-    (photos / "valid").mkdir()
+    (photos / "a").rename(photos / "valid")
     with pytest.raises(ValueError, match=r"a folder to train on, .*train, beside .*valid"):
         _data(photos, Grayscale())
 

@@ -1,5 +1,7 @@
 """Metric learning losses over the pairs of a batch: contrastive, batch-hard triplet and NT-Xent."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ class _EmbeddingLoss(nn.Module):
     """Base class of losses of embeddings `(b, d)` and class indices `(b,)` over the pairs of a batch.
 
     Embeddings are normalized to unit length. The loss is computed in float32 at least. A batch without any pair that
-    contributes has a loss and gradients of 0.
+    contributes has a loss and gradients of 0. No tensor is larger than the embeddings or `(b, b)`.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -125,9 +127,34 @@ class NTXentLoss(_EmbeddingLoss):
 
 
 def _distances(unit: Tensor) -> Tensor:
-    """Returns Euclidean distances `(b, b)`, by differences, since dot products are too imprecise for close vectors."""
-    distances: Tensor = torch.linalg.vector_norm(unit[:, None] - unit, dim=-1)
+    """Returns Euclidean distances `(b, b)` of vectors `(b, d)`."""
+    distances: Tensor = _Distances.apply(unit)
     return distances
+
+
+class _Distances(torch.autograd.Function):
+    """Euclidean distances with a backward pass that needs no tensor `(b, b, d)`, as that of `torch.cdist` does on CUDA.
+
+    They are computed by differences, since dot products are too imprecise for close vectors.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x, distances = ctx.saved_tensors
+        # the sum of w[i, j] * (x[i] - x[j]) over j, whose terms cancel for close vectors; MPS has no float64
+        dtype = torch.float64 if x.device.type in ("cpu", "cuda") else x.dtype
+        weights = (gradient + gradient.mT) / distances.where(distances > 0, torch.inf)
+        wide, weights = x.to(dtype), weights.to(dtype)
+        total: Tensor = weights.sum(dim=1, keepdim=True) * wide - weights @ wide
+        return total.to(x.dtype)
 
 
 def _mean_of_nonzero(values: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ class _FrozenFeatures(nn.Module):
 
 
 def _check_weights(layers: Sequence[int], weights: Sequence[float]) -> None:
-    if not layers:
+    if len(layers) == 0:
         raise ValueError("Expected at least one feature layer, but got none")
     if len(layers) != len(weights):
         raise ValueError(

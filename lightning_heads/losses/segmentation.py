@@ -76,6 +76,10 @@ class SegmentationLoss(nn.Module):
         weights = self.class_weights.to(logits.dtype)
         return valid * (weights[:, None, None] if self.multilabel else weights[target])
 
+    def batch_weight(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the weight of a batch in the mean over a data set: that of all its pixels."""
+        return self.pixel_weights(*self.read(logits, target)).sum()
+
 
 class CrossEntropyLoss(SegmentationLoss):
     """Cross entropy, binary with `multilabel`, as the weighted mean over pixels.
@@ -183,12 +187,9 @@ class TverskyLoss(SegmentationLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         logits, target, valid = self.read(logits, target)
-        if self.multilabel:
-            probabilities, true = logits.sigmoid(), target
-        else:
-            probabilities, valid = logits.softmax(dim=1), valid[:, None]
-            classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-            true = (target[:, None] == classes) & valid
+        probabilities = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
+        true = self._true_pixels(logits, target, valid)
+        valid = valid if self.multilabel else valid[:, None]
         tp = (probabilities * true).sum((0, 2, 3))
         predicted, actual = (probabilities * valid).sum((0, 2, 3)), true.sum((0, 2, 3))
         index = _safe_divide(tp, tp + self.alpha * (predicted - tp) + self.beta * (actual - tp))
@@ -196,6 +197,19 @@ class TverskyLoss(SegmentationLoss):
         if self.class_weights is not None:
             weights = weights * self.class_weights.to(index.dtype)
         return _safe_divide((weights * (1 - index)).sum(), weights.sum())
+
+    def batch_weight(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the weight of a batch in the mean over a data set: that of the classes that occur in each target."""
+        logits, target, valid = self.read(logits, target)
+        occurs = (self._true_pixels(logits, target, valid) > 0).flatten(2).any(dim=2)
+        return (occurs * (1 if self.class_weights is None else self.class_weights.to(logits.dtype))).sum()
+
+    def _true_pixels(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Returns the mask of the pixels of each class `(b, c, h, w)`."""
+        if self.multilabel:
+            return target
+        classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+        return (target[:, None] == classes) & valid[:, None]
 
 
 class DiceLoss(TverskyLoss):

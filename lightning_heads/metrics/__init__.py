@@ -1,7 +1,9 @@
 """Metrics that torchmetrics lacks."""
 
+from .mean_loss import MeanLoss
+from .propagate_nan import PropagateNaN
 from .retrieval import RecallAtK, RetrievalMAP
 from .segmentation import SegmentationScore
 from .verification import EqualErrorRate
 
-__all__ = ["EqualErrorRate", "RecallAtK", "RetrievalMAP", "SegmentationScore"]
+__all__ = ["EqualErrorRate", "MeanLoss", "PropagateNaN", "RecallAtK", "RetrievalMAP", "SegmentationScore"]

@@ -13,7 +13,7 @@ class SegmentationScore(Metric):
 
     Intersection over union (the Jaccard index) and Dice (the F1 score) of all classes are the mean over those that
     occur in predictions or target. Accuracy is the fraction of pixels that are correct: for a class, of the pixels of
-    that class, or with `multilabel`, of all pixels.
+    that class, or with `multilabel`, of all pixels. If any prediction is NaN, so are all scores.
 
     Metrics of one `MetricCollection` that differ only in `score` share their counts.
 
@@ -35,6 +35,7 @@ class SegmentationScore(Metric):
     higher_is_better = True
     is_differentiable = False
     counts: Tensor
+    nans: Tensor
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class SegmentationScore(Metric):
         self.ignore_index = ignore_index
         # true positives, false positives, true negatives, false negatives and support, in the order of torchmetrics
         self.add_state("counts", torch.zeros(num_classes, 5, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("nans", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, target: Tensor) -> None:
         """Counts the pixels of a batch."""
@@ -60,19 +62,19 @@ class SegmentationScore(Metric):
         else:
             counts = multiclass_stat_scores(predictions, target, self.num_classes, **settings)
         self.counts = self.counts + counts.view_as(self.counts)
+        self.nans = self.nans + predictions.isnan().sum()
 
     def compute(self) -> Tensor:
         """Returns the score of all classes."""
         numerator, denominator = self._ratio()
-        if self.score == "accuracy":
-            return numerator.sum() / denominator.sum()
-        return (numerator / denominator).nanmean()
+        scores = numerator.sum() / denominator.sum() if self.score == "accuracy" else numerator / denominator
+        return scores.nanmean().where(self.nans == 0, torch.nan)
 
     def per_class(self) -> Tensor:
         """Returns the score of each class `(num_classes,)` over all ranks, NaN for a class that does not occur."""
         with self.sync_context():
             numerator, denominator = self._ratio()
-        return numerator / denominator
+            return (numerator / denominator).where(self.nans == 0, torch.nan)
 
     def _ratio(self) -> tuple[Tensor, Tensor]:
         """Returns the numerator and the denominator of the score of each class."""

@@ -11,8 +11,8 @@ class EqualErrorRate(Metric):
     """Equal error rate: the error rate at the threshold where false positive and false negative rate are equal.
 
     Between two thresholds it is interpolated linearly. Scores are `(b,)` of any range, higher for positives, or
-    probabilities `(b, 2)` of negative and positive; targets `(b,)` are bools, or 0 and 1. Without a positive or without
-    a negative it is NaN.
+    probabilities `(b, 2)` of negative and positive; targets `(b,)` are bools, or 0 and 1. Without a positive, without a
+    negative, or with a score that is NaN, it is NaN.
 
     >>> EqualErrorRate()(torch.tensor([0.9, 0.8, 0.3, -0.2]), torch.tensor([True, False, True, False]))
     tensor(0.5000)
@@ -38,17 +38,18 @@ class EqualErrorRate(Metric):
         """Returns the equal error rate over all stored batches."""
         scores, order = dim_zero_cat(self.scores).sort(descending=True)
         positive = dim_zero_cat(self.targets)[order]
-        last = torch.cat([scores.diff() != 0, positive.new_ones(1)])  # the last of each run of equal scores
+        last = F.pad(scores[1:] != scores[:-1], (0, 1), value=True)  # the last of each run of equal scores
         false_positive_rate = _acceptance_rates(~positive, last)
         false_negative_rate = 1 - _acceptance_rates(positive, last)
         # rises from -1, where all are rejected, to 1, where all are accepted
         difference = false_positive_rate - false_negative_rate
         after = (difference >= 0).long().argmax()
-        return torch.lerp(
+        rate = torch.lerp(
             false_positive_rate[after - 1],
             false_positive_rate[after],
             difference[after - 1] / (difference[after - 1] - difference[after]),
         )
+        return rate.where(~scores.isnan().any(), torch.nan)
 
 
 def _acceptance_rates(selected: Tensor, last: Tensor) -> Tensor:

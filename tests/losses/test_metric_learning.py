@@ -5,6 +5,8 @@ import pytest
 import torch
 from pytorch_metric_learning import losses, miners
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lightning_heads.losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
 
@@ -91,6 +93,56 @@ def test_low_precision_is_computed_in_float32(ours: nn.Module, theirs: Loss) -> 
     torch.testing.assert_close(value, ours(embeddings, labels), atol=0, rtol=0)
     half = embeddings.half()
     torch.testing.assert_close(ours(half, labels), ours(half.float(), labels), atol=0, rtol=0)
+
+
+class _LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that an operation returns, also in the backward pass."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.size = max(self.size, *(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor)), 0)
+        return result
+
+
+@pytest.mark.parametrize("loss", [ContrastiveLoss(), TripletLoss(), NTXentLoss()])
+def test_no_tensor_is_larger_than_the_matrix_of_pairs(loss: nn.Module) -> None:
+    embeddings, labels = torch.randn(48, 32, requires_grad=True), torch.arange(48) % 6
+    with _LargestTensor() as largest:
+        loss(embeddings, labels).backward()
+    assert embeddings.grad is not None
+    assert largest.size == 48 * 48
+
+
+@pytest.mark.parametrize("loss", [ContrastiveLoss(0.1, 1.5), TripletLoss()])
+def test_derivatives_pass_gradcheck(loss: nn.Module) -> None:
+    embeddings, labels = torch.randn(6, 3).double().requires_grad_(), torch.arange(6) % 2
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels), embeddings)
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, labels), embeddings)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-4])
+@pytest.mark.parametrize("loss", [ContrastiveLoss(), TripletLoss()])
+def test_close_embeddings_are_as_precise_as_their_differences(loss: nn.Module, spread: float) -> None:
+    """In float32, with the distances as differences of unit vectors, that need memory of (b, b, d)."""
+    labels = torch.arange(24) % 4
+    embeddings = torch.nn.functional.normalize(torch.randn(16) + spread * torch.randn(24, 16), dim=1)
+
+    def by_differences(x: Tensor, labels: Tensor) -> Tensor:
+        unit = torch.nn.functional.normalize(x, dim=1)
+        distances = torch.linalg.vector_norm(unit[:, None] - unit, dim=-1)
+        different = labels[:, None] != labels
+        same = ~different & ~torch.eye(24, dtype=torch.bool)
+        if isinstance(loss, ContrastiveLoss):
+            return distances[same].mean() + (1 - distances)[different].mean()
+        hardest = distances.masked_fill(~same, 0).amax(1) - distances.masked_fill(~different, torch.inf).amin(1)
+        return (hardest + 0.2).mean()
+
+    value, gradient = _value_and_gradient(loss, embeddings, labels)
+    expected, expected_gradient = _value_and_gradient(by_differences, embeddings, labels)
+    torch.testing.assert_close(value, expected, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ class EMA(WeightAveraging):
 
     Validation uses the averaged weights, and the model keeps them after the fit. Like Lightning's `EMAWeightAveraging`
     (Polyak 1992; Tarvainen 2017), except that the average of tensors that do not change, such as those of a frozen
-    encoder, stays bitwise equal to them, and that integer buffers are copied; with torch's formula both drift.
+    encoder, stays bitwise equal to them, and that integer buffers are copied; with torch's formula both drift. The
+    decay is min(`decay`, (1 + n) / (10 + n)) after n updates, so that the average forgets the first weights in short
+    runs too (`num_updates` of TensorFlow's `ExponentialMovingAverage`).
 
     Args:
-        decay: Weight of the previous average in each update, one per optimizer step, in [0, 1).
+        decay: Largest weight of the previous average in an update, one per optimizer step, in [0, 1).
         device: Device that stores the average; by default that of the model.
     """
 
@@ -35,6 +37,7 @@ class EMA(WeightAveraging):
     @torch.no_grad()
     def _average(self, averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
         if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - self.decay)
+            decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
+            torch._foreach_lerp_(averages, values, 1 - decay)
         else:
             torch._foreach_copy_(averages, values)

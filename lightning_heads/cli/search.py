@@ -7,7 +7,7 @@ from ..data.embedding_index import EmbeddingIndex
 from ..data.images.datamodule import Resize
 from ..search.embedding import embed
 from ..search.look_alikes import draw_look_alikes, look_alikes
-from ..utils.files import save_picture
+from ..utils.files import printable, save_picture
 
 
 def embed_command(
@@ -19,6 +19,8 @@ def embed_command(
     image_size: int | tuple[int, int] = 224,
     resize: Resize = "crop",
     channels: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
     batch_size: int = 64,
     num_workers: int | None = None,
     device: str | None = None,
@@ -35,6 +37,9 @@ def embed_command(
         image_size: Height and width that images are resized to, in pixels.
         resize: How images are resized: crop, squish, pad or none.
         channels: 1 to read images as grayscale, 3 as RGB, 4 as RGBA; by default as many as the encoder takes.
+        value_range: Stored pixel values that are black and white, the same for every file; by default the range of each
+            file's data type.
+        max_pixels: Largest number of pixels of an image file; by default Pillow's limit, 178,956,970.
         batch_size: Images per batch.
         num_workers: Worker processes that read images; by default one per CPU, at most eight.
         device: Device to compute on; by default the accelerator if there is one.
@@ -50,6 +55,8 @@ def embed_command(
         image_size=image_size,
         resize=resize,
         channels=channels,
+        value_range=value_range,
+        max_pixels=max_pixels,
         batch_size=batch_size,
         num_workers=num_workers,
         device=device,
@@ -73,9 +80,9 @@ def nearest_command(
     """
     found = look_alikes(EmbeddingIndex.load(index), image, k, device=device)
     for each in found:
-        print(each.query)
+        print(printable(each.query))
         for path, score in zip(each.paths, each.scores, strict=True):
-            print(f"  {score:.3f}  {path}")
+            print(f"  {score:.3f}  {printable(path)}")
     if output is not None:
         save_picture(draw_look_alikes(found), output)
         print(f"Wrote {output.resolve()}")

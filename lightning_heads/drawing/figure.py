@@ -1,6 +1,9 @@
 """Creates matplotlib figures; matplotlib is optional."""
 
+import unicodedata
 from typing import TYPE_CHECKING
+
+from ..utils.files import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,3 +20,8 @@ def new_figure(width: float, height: float) -> "Figure":
     except ImportError as error:
         raise ImportError("Drawing needs matplotlib: pip install 'lightning-heads[plots]'") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def label(text: str) -> str:
+    """Returns a text that matplotlib draws as it is: without formulas between dollar signs, or lone surrogates."""
+    return unicodedata.normalize("NFC", printable(text)).replace("$", r"\$")

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .palette import Color
+from .text import Font, drawable, load_font
 
 Pixels = NDArray[np.uint8]
 _WHITE = (255, 255, 255)
@@ -51,11 +52,11 @@ class Row:
 
 def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
     """Draws a title, the names of the columns, rows of pictures without resizing them, and a legend."""
-    font = ImageFont.load_default(13)
+    font, title_font = load_font(13), load_font(17)
+    title = drawable(title, title_font)
     widths = [max(140, *(row.pictures[i].shape[1] for row in rows)) for i in range(len(columns))]
     heights = [max(picture.shape[0] for picture in row.pictures) for row in rows]
     lefts = [_MARGIN + sum(widths[:i]) + i * _MARGIN for i in range(len(columns))]
-    title_font = ImageFont.load_default(17)
     width = max(lefts[-1] + widths[-1], _MARGIN + int(title_font.getlength(title))) + _MARGIN
     entries = _place_legend(sorted(frozenset().union(*(row.legend for row in rows)), key=lambda e: e[0]), font, width)
     head = _MARGIN + 26 + _LINE
@@ -64,7 +65,7 @@ def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN - 4), title, "black", title_font)
     for left, name in zip(lefts, columns, strict=True):
-        draw.text((left, head - _LINE), name, "black", font)
+        draw.text((left, head - _LINE), drawable(name, font), "black", font)
     top = head
     for row, height in zip(rows, heights, strict=True):
         for left, column_width, picture, caption in zip(lefts, widths, row.pictures, row.captions, strict=True):
@@ -82,7 +83,7 @@ def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image
 
 
 def _place_legend(
-    entries: Sequence[tuple[int, str, Color | None]], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+    entries: Sequence[tuple[int, str, Color | None]], font: Font, width: int
 ) -> list[tuple[int, int, str, Color | None]]:
     """Returns the left and top of each entry, its name and its color, in lines that are not wider than the sheet."""
     placed, left, top = [], _MARGIN, 0
@@ -96,9 +97,9 @@ def _place_legend(
     return placed
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, max_width: int) -> str:
+def _shorten(text: str, font: Font, max_width: int) -> str:
     """Truncates the beginning of a text, since file paths differ at their ends, until it fits a width in pixels."""
-    start = 0
+    text, start = drawable(text, font), 0
     while start < len(text) and font.getlength(text if start == 0 else f"…{text[start:]}") > max_width:
         start += 1
     return text if start == 0 else f"…{text[start:]}"

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
+from ..utils.modules import uncompiled
+
 LearningRate = float | Sequence[float | None]
 Splitter = Callable[[nn.Module], list[list[nn.Parameter]]]
 
@@ -41,6 +43,7 @@ def param_groups(model: nn.Module, splitter: Splitter | None = None) -> list[lis
     >>> [len(group) for group in param_groups(model, lambda m: [[*m[0].parameters()], [*m[1].parameters()]])]
     [2, 2]
     """
+    model = uncompiled(model)
     groups = _own_groups(model) if splitter is None else [[*group] for group in splitter(model)]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[int, int] = {}
@@ -77,7 +80,7 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
 
     A number applies to every group; a pair is spaced geometrically from the first group to the last (fastai's
     `slice(a, b)`); `(None, b)` gives b to the last group and a tenth of it to all others (fastai's `slice(b)`); a
-    longer sequence has one number a group.
+    longer sequence has one number a group. A pair that gives the last group, the head, the lower rate warns.
 
     Raises:
         ValueError: If a number is not positive and finite, or a sequence has neither two entries nor one a group.
@@ -101,6 +104,12 @@ def slice_lr(lr: LearningRate, num_groups: int) -> list[float]:
         raise ValueError(f"Expected `lr` to have None only as the first of a pair, but got {lr}")
     if not rates or not min(rates) > 0 or max(rates) == float("inf"):
         raise ValueError(f"Expected `lr` to be positive, but got {lr}")
+    if len(rates) == 2 and num_groups > 1 and rates[0] > rates[1]:
+        warnings.warn(
+            f"The head, the last parameter group, gets the lower learning rate of `lr` ({rates[0]:g}, {rates[1]:g}); "
+            f"for the higher one, which is usual, write ({rates[1]:g}, {rates[0]:g})",
+            stacklevel=1,  # one location, so that it is shown once for a rate that is passed on to phases
+        )
     if len(rates) == num_groups:
         return rates
     if len(rates) != 2:

@@ -3,7 +3,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from torch import nn
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -11,20 +12,43 @@ import lightning_heads as lh
 from tests.helpers import Net, X, Y, trainer_for
 
 
-def test_equals_torchs_average_for_trained_weights(tmp_path: Path) -> None:
+def test_equals_torchs_average_with_a_ramp_of_the_decay(tmp_path: Path) -> None:
+    def average(averaged: Tensor, value: Tensor, updates: Tensor) -> Tensor:
+        decay = min(0.5, float((1 + updates) / (10 + updates)))
+        return get_ema_avg_fn(decay)(averaged, value, updates)
+
     task = lh.TransferModule(Net(), nn.CrossEntropyLoss(), lr=1e-2)
     torchs: list[AveragedModel] = []
 
     class Average(L.Callback):
         def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-            torchs.append(AveragedModel(pl_module, avg_fn=get_ema_avg_fn(0.9)))
+            torchs.append(AveragedModel(pl_module, avg_fn=average))
 
         def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
             torchs[0].update_parameters(pl_module)
 
-    trainer_for(tmp_path, [Average(), lh.EMA(0.9)]).fit(task, DataLoader(TensorDataset(X, Y), 4))
+    trainer_for(tmp_path, [Average(), lh.EMA(0.5)]).fit(task, DataLoader(TensorDataset(X, Y), 4))
     for ours, theirs in zip(task.parameters(), torchs[0].module.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_run_of_ten_steps_is_as_good_as_without(tmp_path: Path) -> None:
+    images, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
+    accuracies = []
+    for callbacks in ([], [lh.EMA(0.999)]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        trainer = trainer_for(tmp_path, callbacks, 1)
+        trainer.fit(
+            lh.TransferModule(model, nn.CrossEntropyLoss(), lr=1e-2),
+            DataLoader(TensorDataset(x, y), 180),
+        )
+        assert trainer.global_step == 10
+        with torch.no_grad():
+            accuracies.append(float((model(x).argmax(dim=1) == y).float().mean()))
+    assert accuracies[0] > 0.8
+    assert accuracies[1] > accuracies[0] - 0.02
 
 
 def test_averages_of_frozen_tensors_are_bitwise_equal_to_them(tmp_path: Path) -> None:

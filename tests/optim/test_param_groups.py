@@ -127,3 +127,12 @@ def test_incomplete_and_non_finite_learning_rates_are_refused(lr: object) -> Non
 def test_a_pair_for_one_group_warns() -> None:
     with pytest.warns(UserWarning, match=r"one parameter group, which gets the upper end of `lr` \(1e-05, 0.001\)"):
         optimizer_groups(nn.Linear(2, 2), (1e-5, 1e-3))
+
+
+def test_a_pair_that_gives_the_head_the_lower_rate_warns() -> None:
+    with pytest.warns(UserWarning, match=r"The head.* gets the lower learning rate of `lr` \(0.01, 1e-05\)"):
+        assert slice_lr((1e-2, 1e-5), 4) == pytest.approx([1e-2, 1e-3, 1e-4, 1e-5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slice_lr((1e-5, 1e-2), 4)
+        slice_lr([1e-2, 1e-3, 1e-4], 3)  # one a group, on purpose

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from ...data.features.dataset import CacheableDataset, FeatureDataset
 from ...data.features.fingerprint import fingerprint
 from ...data.features.storage import FeatureFile, FeatureRows, load_features
+from ...encoders.encoder import check_images
 from ...heads.pooled import split_pooling
 from ...utils.files import locked
-from ...utils.modules import eval_mode
+from ...utils.modules import eval_mode, uncompiled
 from ...utils.tensors import at_least_float32
 from .distributed import broadcast_from_rank_zero, propagate_errors, rank_zero_first
 from .frozen_encoder import encoding_parts
@@ -99,7 +100,7 @@ class FeatureEncoder:
     @cached_property
     def key(self) -> str:
         """Fingerprint of what features depend on besides the images: encoder, pooling, precision and type of device."""
-        model = self.task.model
+        model = uncompiled(self.task.model)
         precision = self.trainer.precision_plugin.precision, torch.get_float32_matmul_precision()
         return fingerprint(
             type(model), encoding_parts(model), split_pooling(model.head)[0], precision, self.task.device.type
@@ -143,6 +144,8 @@ class _Encoding:
         with bar, _flush_on_exit(rows):
             done = 0
             for batch, rest in self.images.batches(missing, views):
+                if not done:
+                    check_images(self.encoder.task.model, batch)
                 part = slice(done, done + len(batch))
                 rows.write(views[part], missing[part], self.encoder.features(batch))
                 if not isinstance(self.images.dataset, CacheableDataset):

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from ...data.features.dataset import check_loader, loader_of_features
+from ...utils.modules import uncompiled
 from ..mixup import MixUpCutMix
 from ..phases.phases import Phases
 from .batch_norm import adapt_batch_norm
@@ -64,8 +65,8 @@ class FeatureCache(L.Callback):
         TypeError: If the task's model has no features to cache.
         ValueError: If the run is sharded or on several nodes, no schedule precedes this callback, a phase can end
             within an epoch, a loader does not batch a map-style data set by the default collate function, something
-            changes the batches, `forward` is overridden in the task or its model, or there is a `folder` and images
-            or transforms have no key.
+            changes the batches, `forward` is overridden in the task or its model, images are not in about 0..1, or
+            there is a `folder` and images or transforms have no key.
         RuntimeError: If encoding failed on another rank.
         OSError: If the disk lacks space for the features.
     """
@@ -124,7 +125,7 @@ class FeatureCache(L.Callback):
                 raise ValueError(
                     f"Expected no hook that may change batches, but {type(owner).__name__} overrides `{hooks[0]}`"
                 )
-        model = getattr(pl_module, "model", pl_module)
+        model = uncompiled(getattr(pl_module, "model", pl_module))
         has_parts = all(hasattr(model, part) for part in ("encoder", "features", "from_features", "head"))
         if not (hasattr(pl_module, "takes_features") and has_parts):
             raise TypeError(

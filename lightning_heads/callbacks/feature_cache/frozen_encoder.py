@@ -9,6 +9,7 @@ from torch import nn
 
 from ...optim.freezing import NormPolicy
 from ...optim.param_groups import gather_groups, group_parameters
+from ...utils.modules import uncompiled
 from ..phases.phases import Phases
 
 
@@ -36,6 +37,7 @@ class FreezingSchedule(Protocol):
 
 def encoding_parts(model: nn.Module) -> list[nn.Module]:
     """Returns all children of a model but its head."""
+    model = uncompiled(model)
     return [part for part in model.children() if part is not model.head]
 
 

@@ -1,15 +1,24 @@
 """Checks that a run can be trained in phases; each raises ValueError."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...optim.freezing import user_trainable
 from ...optim.param_groups import gather_groups, group_parameters
 from .plan import PlannedPhase
+
+# what else does what these callbacks do
+_RATE_SETTERS: dict[type[L.Callback], str] = {
+    StochasticWeightAveraging: "`EMA` averages weights beside a schedule",
+    LearningRateFinder: "`lr_find` suggests a learning rate before the fit",
+    BaseFinetuning: "phases freeze and unfreeze the parameter groups",
+}
 
 
 def check_strategy(trainer: L.Trainer, phases: Sequence[PlannedPhase]) -> None:
@@ -26,6 +35,45 @@ def check_strategy(trainer: L.Trainer, phases: Sequence[PlannedPhase]) -> None:
         raise ValueError(
             f"Expected DDP without `static_graph`, as {len(phases)} phases train different parameters, but it is set"
         )
+
+
+def check_callbacks(trainer: L.Trainer, schedule: L.Callback) -> None:
+    """Raises ValueError if a callback of Lightning sets learning rates, which the schedule would replace."""
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        for kind, remedy in _RATE_SETTERS.items():
+            if isinstance(other, kind):
+                raise ValueError(
+                    f"Expected {type(schedule).__name__} alone to set learning rates, but {type(other).__name__} sets "
+                    f"them too; remove it, {remedy}"
+                )
+
+
+def check_rates(trainer: L.Trainer, schedule: L.Callback, expected: Sequence[Any]) -> None:
+    """Raises ValueError if something else has changed the optimizer's groups or their learning rates.
+
+    Args:
+        trainer: The trainer, with one optimizer.
+        schedule: The schedule.
+        expected: Learning rate of each group. Tensors are not compared, as they may be on a device.
+    """
+    name = type(schedule).__name__
+    if trainer.lr_scheduler_configs:
+        other = type(trainer.lr_scheduler_configs[0].scheduler).__name__
+        raise ValueError(f"Expected {name} alone to set learning rates, but the trainer has {other} too")
+    rates = optimizer_rates(trainer.optimizers[0])
+    if len(rates) != len(expected):
+        raise ValueError(f"Expected the optimizer to keep its {len(expected)} groups, but it has {len(rates)}")
+    for rate, own in zip(rates, expected, strict=True):
+        if not isinstance(rate, Tensor) and rate != own:
+            raise ValueError(
+                f"Expected {name} alone to set learning rates, but something else has changed {own:g} to {rate:g}: a "
+                "callback, a hook of the task or a scheduler; remove it"
+            )
+
+
+def optimizer_rates(optimizer: Optimizer) -> list[Any]:
+    """Returns the learning rate of each of an optimizer's groups, a number or a tensor."""
+    return [group["lr"] for group in optimizer.param_groups]
 
 
 def check_trained(pl_module: nn.Module, optimizer: Optimizer, phases: Sequence[PlannedPhase]) -> None:

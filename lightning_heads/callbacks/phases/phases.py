@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...optim.param_groups import base_rates, gather_groups, set_lr
-from .checks import check_names, check_strategy, check_trained
+from .checks import check_callbacks, check_names, check_rates, check_strategy, check_trained, optimizer_rates
 from .freezing import freeze_optimizer_groups
 from .plan import Phase, PlannedPhase, end_early, plan_phases
 from .plateau import Plateau, PlateauWatch
@@ -60,6 +60,7 @@ class Phases(L.Callback):
         self._current: PlannedPhase | None = None
         self._eval_modules: list[nn.Module] = []
         self._base_rates: list[float] = []
+        self._last_rates: list[Any] | None = None  # of each of the optimizer's groups, in the last batch
         self._plan: list[tuple[str, list[float]]] | None = None
         self._ended_early: list[tuple[int, int]] = []  # index of each phase that a plateau ended, and the step
 
@@ -104,7 +105,10 @@ class Phases(L.Callback):
             )
         if trainer.lr_scheduler_configs:
             raise ValueError("Expected no `lr_scheduler`, as the phases set the learning rates, but there is one")
+        check_callbacks(trainer, self)
         self._base_rates = base_rates(gather_groups(trainer.optimizers[0]))
+        # a checkpoint replaces those of the optimizer
+        self._last_rates = optimizer_rates(trainer.optimizers[0]) if trainer.ckpt_path is None else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Assigns the phases to the steps of the run, then checks and logs them."""
@@ -147,7 +151,13 @@ class Phases(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Sets the frozen groups, learning rates and momentum of the next optimizer step."""
+        """Sets the frozen groups, learning rates and momentum of the next optimizer step.
+
+        Raises:
+            ValueError: If something else has changed the learning rates since the last batch.
+        """
+        if self._last_rates is not None:
+            check_rates(trainer, self, self._last_rates)
         phase = self._phase_at(trainer.global_step)
         if phase is not self._current:
             self._enter(trainer, pl_module, phase)
@@ -160,6 +170,7 @@ class Phases(L.Callback):
                 set_lr(group, rate)
                 if momentum is not None:
                     _set_momentum(group, momentum)
+        self._last_rates = optimizer_rates(trainer.optimizers[0])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

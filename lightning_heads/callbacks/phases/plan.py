@@ -75,7 +75,8 @@ class PlannedPhase:
         """Returns numbers that are the same for equal phases; shapes are compared by their values at 17 positions."""
         curve = [(self.shape.factor(i / 16), self.shape.momentum(i / 16) or 0.0) for i in range(17)]
         policy = get_args(NormPolicy).index(self.norm)
-        return [self.start, self.stop, self.first, policy, *self.rates, *(value for pair in curve for value in pair)]
+        values = [self.start, self.stop, self.first, policy, *self.rates, *(value for pair in curve for value in pair)]
+        return [float(value) for value in values]  # a shape may compute with NumPy, whose numbers no checkpoint loads
 
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:.3g}" for rate in self.rates)

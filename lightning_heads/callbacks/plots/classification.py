@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...drawing.figure import new_figure
+from ...drawing.figure import label, new_figure
 from ..outputs import EvaluationOutputs, OutputCollector
+from ..sample_order import SampleOrder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 class ConfusionMatrixPlot(OutputCollector):
     """Plots the confusion matrix of a test to `confusion_matrix.png`: counts, shaded by fraction of the true class.
 
+    That of `trainer.validate` is `val_confusion_matrix.png`. Of several data loaders, each has a picture with its
+    number, such as `confusion_matrix_0.png`. Pictures are passed to every logger that accepts images.
+
     Requires matplotlib, which the extra `plots` installs.
     """
 
     def write(self, collected: EvaluationOutputs) -> Path:
         """Plots the matrix and returns the path of the picture."""
-        names, targets = collected.names, class_targets(collected)
+        names, targets = [label(name) for name in collected.names], class_targets(collected)
         predicted = collected.predictions.argmax(dim=1)
         counts = torch.zeros(len(names), len(names), dtype=torch.long)
         counts.index_put_((targets, predicted), torch.ones_like(targets), accumulate=True)
@@ -39,22 +43,36 @@ class ConfusionMatrixPlot(OutputCollector):
         correct = int(counts.diagonal().sum())
         axes.set_title(f"{correct} of {len(targets)} correct ({correct / len(targets):.1%})")
         figure.colorbar(image, label="fraction of the true class")
-        return _save(figure, collected.folder / "confusion_matrix.png")
+        return _save(figure, collected.output_path("confusion_matrix.png"))
 
 
 class WorstPredictionsPlot(OutputCollector):
     """Plots the test images, or pairs, with the lowest probability of the true class to `worst_predictions.png`.
+
+    Those of `trainer.validate` are in `val_worst_predictions.png`. Of several data loaders, each has a picture with its
+    number, such as `worst_predictions_0.png`. Pictures are passed to every logger that accepts images.
 
     Requires matplotlib, which the extra `plots` installs.
 
     Args:
         folder: Output folder; by default that of the trainer's logs.
         count: Number of images or pairs.
+
+    Raises:
+        ValueError: If the images cannot be read again from the data set, as that is iterable-style or forms batches.
     """
 
     def __init__(self, folder: str | Path | None = None, count: int = 16) -> None:
         super().__init__(folder)
         self.count = count
+
+    def check_order(self, order: SampleOrder) -> None:
+        """Raises ValueError unless samples can be read again by their index."""
+        if not order.is_known:
+            raise ValueError(
+                "Expected a `DataLoader` that forms batches of a map-style data set, from which the worst images are "
+                "read again, but the data set is iterable-style or forms its own batches"
+            )
 
     def write(self, collected: EvaluationOutputs) -> Path:
         """Plots the images and returns the path of the picture."""
@@ -71,11 +89,11 @@ class WorstPredictionsPlot(OutputCollector):
             axes.imshow(image[:3].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
             predicted = int(collected.predictions[i].argmax())
             title = f"{collected.names[predicted]} {collected.predictions[i, predicted]:.0%}"
-            axes.set_title(f"{title}, is {collected.names[int(targets[i])]}", fontsize=9)
-            axes.set_xlabel(" | ".join(Path(file).name for file in collected.files(i)), fontsize=8)
+            axes.set_title(label(f"{title}, is {collected.names[int(targets[i])]}"), fontsize=9)
+            axes.set_xlabel(label(" | ".join(Path(file).name for file in collected.files(i))), fontsize=8)
             axes.set_xticks([])
             axes.set_yticks([])
-        return _save(figure, collected.folder / "worst_predictions.png")
+        return _save(figure, collected.output_path("worst_predictions.png"))
 
 
 def class_targets(collected: EvaluationOutputs) -> Tensor:

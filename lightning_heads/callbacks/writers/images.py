@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from PIL import Image
@@ -33,7 +34,7 @@ class ImageWriter(PictureWriter):
                 f"Expected predictions of 1, 3 or 4 channels to write as images, but got {predictions.shape[1]}"
             )
 
-    def draw(self, prediction: Tensor, file: Path | None) -> Iterable[tuple[str, Image.Image]]:
+    def draw(self, prediction: Tensor, file: Path | None, dataset: Any) -> Iterable[tuple[str, Image.Image]]:
         """Converts the image to 8 bits."""
         values = (prediction.float().nan_to_num(0).clamp(0, 1) * 255).round().byte()
         pixels = values[0] if len(values) == 1 else values.permute(1, 2, 0)

@@ -8,12 +8,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...data.images.opening import upright_size
 from ...data.transforms.resize import ResizeTo
 from ...drawing.palette import class_colors
+from ...utils.files import open_csv
 from ..outputs import has_labels, output_names
 from .pictures import PictureWriter
 
@@ -63,12 +65,12 @@ class MaskWriter(PictureWriter):
             )
             _write_csv(self._folder / "classes.csv", table)
 
-    def draw(self, prediction: Tensor, file: Path | None) -> Iterator[tuple[str, Image.Image]]:
+    def draw(self, prediction: Tensor, file: Path | None, dataset: Any) -> Iterator[tuple[str, Image.Image]]:
         """Draws the mask of all classes, or one mask per label."""
         size = shape = (prediction.shape[1], prediction.shape[2])
         if file is not None:
-            size = _image_size(file)
-            if not _covers_image(shape, size, getattr(self._dataset, "size", None)):
+            size = upright_size(file)
+            if not _covers_image(shape, size, getattr(dataset, "size", None)):
                 raise ValueError(
                     f"Expected a prediction of all of {file}, but the file is {size[1]}x{size[0]} pixels and the "
                     f"prediction, of a cropped or padded image, {shape[1]}x{shape[0]}: predict with the data module, "
@@ -89,14 +91,6 @@ def _folder_names(names: Sequence[str]) -> list[str]:
     safe = [re.sub(r"[^\w.-]+", "_", name).strip(".") for name in names]
     unique = all(safe) and len({name.casefold() for name in safe}) == len(safe)
     return safe if unique else [f"{i}_{name}" for i, name in enumerate(safe)]
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """Returns height and width of an image after its EXIF orientation; decodes it only if it has to be rotated."""
-    with Image.open(path) as file:
-        rotated = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        width, height = ImageOps.exif_transpose(file).size if rotated else file.size
-    return height, width
 
 
 def _covers_image(shape: tuple[int, int], size: tuple[int, int], resize: Any) -> bool:
@@ -127,7 +121,7 @@ def _most_probable(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _write_csv(path: Path, columns: Mapping[str, Iterable[object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with open_csv(path) as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...utils.files import save_picture
 from ..outputs import gather_objects, output_folder
+from ..sample_order import check_batch_samplers, sample_orders, source_of, sources
 
 
 class PictureWriter(BasePredictionWriter):
@@ -21,9 +22,9 @@ class PictureWriter(BasePredictionWriter):
 
     If `photos` is the common parent folder of the data set's `paths`, the prediction of `photos/a/1.jpg` is written to
     `a/1.png`, or to `a/1.jpg.png` if `paths` has `photos/a/1.png` as well. Without `paths`, files are named by their
-    index in the data set. Each file is written atomically. It may overwrite a file of an earlier run, but no input or
-    target file of the data set or data module. Pass `return_predictions=False` to `trainer.predict`, which otherwise
-    keeps every prediction in memory.
+    index in the data set; those of an iterable-style data set are numbered in the order in which they arrive. Each file
+    is written atomically. It may overwrite a file of an earlier run, but no input or target file of the data set or
+    data module. Pass `return_predictions=False` to `trainer.predict`, which otherwise keeps every prediction in memory.
 
     Args:
         folder: Output folder; by default `predicted_<name>` in the folder of the trainer's logs.
@@ -44,19 +45,29 @@ class PictureWriter(BasePredictionWriter):
         """Checks that a batch `(b, c, h, w)` can be drawn, and prepares the writer for it."""
 
     @abstractmethod
-    def draw(self, prediction: Tensor, file: Path | None) -> Iterable[tuple[str, Image.Image]]:
-        """Draws a prediction `(c, h, w)`, and its file if known, as pictures with the subfolder of each."""
+    def draw(self, prediction: Tensor, file: Path | None, dataset: Any) -> Iterable[tuple[str, Image.Image]]:
+        """Draws a prediction `(c, h, w)` as pictures, with the subfolder of each.
+
+        Args:
+            prediction: The prediction.
+            file: The file of the sample, or None if it is unknown.
+            dataset: The data set that the file comes from, or None.
+        """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "predict":
+            check_batch_samplers(trainer)
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert trainer.predict_loop._combined_loader is not None
-        loaders = trainer.predict_loop._combined_loader.flattened
-        if len(loaders) != 1:
-            raise ValueError(f"Expected one loader to write {self.name} of, but got {len(loaders)}")
-        self._dataset = getattr(loaders[0], "dataset", None)
+        orders = sample_orders(trainer)
+        if len(orders) != 1:
+            raise ValueError(f"Expected one loader to write {self.name} of, but got {len(orders)}")
+        self._order = orders[0]
         self._folder = output_folder(trainer, self.folder, f"predicted_{self.name}").absolute()
-        self._paths = [Path(path).absolute() for path in getattr(self._dataset, "paths", None) or ()]
-        self._names = _picture_names(self._paths)
-        self._inputs = _input_files(self._dataset, getattr(trainer, "datamodule", None))
+        datasets = sources(self._order.dataset)
+        paths = [Path(path).absolute() for each in datasets for path in getattr(each, "paths", None) or ()]
+        self._names = _picture_names(paths)
+        self._inputs = _input_files(datasets, getattr(trainer, "datamodule", None))
         self._written: set[int] = set()
 
     def write_on_batch_end(
@@ -74,13 +85,13 @@ class PictureWriter(BasePredictionWriter):
             got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
             raise ValueError(f"Expected predictions of (b, c, h, w) to write as {self.name}, but got {got}")
         self.prepare(trainer, pl_module, prediction)
-        for i, each in enumerate(prediction):
-            # Lightning passes no indices for an iterable-style data set
-            index = batch_indices[i] if batch_indices else len(self._written) * trainer.world_size + trainer.global_rank
+        for each, index in zip(prediction, self._order.indices(batch_idx, len(prediction)), strict=True):
             self._written.add(index)
-            file = self._paths[index] if self._paths else None
+            found = self._order.files(index)
+            file = Path(found[0]).absolute() if found else None
+            dataset = source_of(self._order.dataset, index)[0] if found else None
             name = Path(f"{index:06}.png") if file is None else self._names[file]
-            for subfolder, picture in self.draw(each, file):
+            for subfolder, picture in self.draw(each, file, dataset):
                 path = self._folder / subfolder / name
                 if os.path.realpath(path) in self._inputs:
                     raise ValueError(
@@ -95,11 +106,11 @@ class PictureWriter(BasePredictionWriter):
             print(f"Wrote {self.summary.format(total)} to {self._folder}")
 
 
-def _input_files(dataset: Any, data: Any) -> set[str]:
-    """Returns the input and target files of a data set and of all splits of a data module."""
+def _input_files(datasets: Sequence[Any], data: Any) -> set[str]:
+    """Returns the input and target files of data sets and of all splits of a data module."""
     splits = getattr(data, "samples", None)
-    sources = [dataset, *(splits.values() if isinstance(splits, dict) else ())]
-    return _files([getattr(each, name, None) for each in sources for name in ("paths", "targets", "masks")])
+    owners = [*datasets, *(splits.values() if isinstance(splits, dict) else ())]
+    return _files([getattr(each, name, None) for each in owners for name in ("paths", "targets", "masks")])
 
 
 def _files(nested: Any) -> set[str]:

@@ -160,10 +160,10 @@ def test_files_are_read_once_for_all_views(
 ) -> None:
     log = tmp_path / "read.txt"
 
-    def counted(path: Path, channels: int) -> Tensor:
+    def counted(path: Path, **reading: Any) -> Tensor:
         with log.open("a") as file:  # workers write it too
             file.write(f"{path}\n")
-        return read_image(path, channels)
+        return read_image(path, **reading)
 
     monkeypatch.setattr("lightning_heads.data.images.dataset.read_image", counted)
     phases = lh.Phases([lh.Phase(2, train_from=-1, norm="eval")])

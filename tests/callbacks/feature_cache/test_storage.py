@@ -253,9 +253,9 @@ from lightning_heads.data.images import dataset
 from tests.callbacks.feature_cache.test_storage import fit
 storage._FLUSH_EVERY = 0.0
 read_image = dataset.read_image
-def read_slowly(*args):
+def read_slowly(*args, **kwargs):
     time.sleep(float(sys.argv[3]))
-    return read_image(*args)
+    return read_image(*args, **kwargs)
 dataset.read_image = read_slowly
 if __name__ == "__main__":
     print("seen", fit(Path(sys.argv[1]), Path(sys.argv[2]))[0])

@@ -6,8 +6,16 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -91,10 +99,10 @@ def test_the_table_lists_what_each_phase_trains(tmp_path: Path, caplog: pytest.L
     ]
     frozen = Net()
     frozen.body.requires_grad_(False)
-    phases = [lh.Phase(epochs=1, train_from=-1), lh.Phase(lr=(1e-2, 1e-4))]
+    phases = [lh.Phase(epochs=1, train_from=-1), lh.Phase(lr=(1e-4, 1e-2))]
     assert rows(lh.Phases(phases), frozen, 1e-2) == [
         "1 1 4 model.head 34 0.01 Cycle",
-        "2 2 8 model.head 34 0.01 to 0.0001 Cycle",
+        "2 2 8 model.head 34 0.0001 to 0.01 Cycle",
     ]
 
 
@@ -242,6 +250,65 @@ def test_two_schedules_and_negative_rates_are_refused(tmp_path: Path) -> None:
         fit(tmp_path, lh.FineTune(), callbacks=[lh.OneCycle()])
     with pytest.raises(ValueError, match="`lr` to be positive"):
         fit(tmp_path, lh.Phases([lh.Phase(lr=(-1e-4, 1e-3))]))
+
+
+class _Split(BaseFinetuning):
+    def freeze_before_training(self, pl_module: L.LightningModule) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "other", [StochasticWeightAveraging(swa_lrs=1e-2), LearningRateFinder(num_training_steps=3), _Split()]
+)
+def test_callbacks_that_set_rates_are_refused_by_name(tmp_path: Path, other: L.Callback) -> None:
+    recorder = Recorder()
+    message = f"FineTune alone to set learning rates, but {type(other).__name__} sets them too; remove it, "
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, lh.FineTune(), callbacks=[other, recorder])
+    assert not recorder.rates
+
+
+class _Rates(L.Callback):
+    """Changes the optimizer in a hook."""
+
+    def __init__(self, hook: str, change: Callable[[L.Trainer], object]) -> None:
+        self.steps = 0
+        setattr(self, hook, lambda trainer, *args: change(trainer))
+
+    def on_before_optimizer_step(self, *args: object) -> None:
+        self.steps += 1
+
+
+def _halve(trainer: L.Trainer) -> None:
+    for group in trainer.optimizers[0].param_groups:
+        group["lr"] /= 2
+
+
+def _schedule(trainer: L.Trainer) -> None:
+    scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizers[0], 1)
+    trainer.lr_scheduler_configs.append(LRSchedulerConfig(scheduler))
+
+
+def _add_group(trainer: L.Trainer) -> None:
+    trainer.optimizers[0].add_param_group({"params": [("new", nn.Parameter(torch.zeros(1)))], "lr": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("hook", "change", "message", "steps"),
+    [
+        ("on_train_start", _halve, r"something else has changed 0.01 to 0.005: a callback, a hook", 0),
+        ("on_train_epoch_end", _halve, "something else has changed .* to ", 4),
+        ("on_train_batch_start", _halve, "something else has changed .* to ", 1),
+        ("on_train_epoch_start", _schedule, "OneCycle alone to set learning rates, but the trainer has StepLR too", 0),
+        ("on_train_epoch_end", _add_group, "the optimizer to keep its 6 groups, but it has 7", 4),
+    ],
+)
+def test_rates_that_something_else_sets_during_the_run_are_refused(
+    tmp_path: Path, hook: str, change: Callable[[L.Trainer], object], message: str, steps: int
+) -> None:
+    other = _Rates(hook, change)
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, lh.OneCycle(), callbacks=[other])
+    assert other.steps == steps
 
 
 def test_a_phase_that_trains_nothing_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageCms
 from sklearn.metrics import jaccard_score
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     SequentialSampler,
+    Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -26,7 +27,7 @@ from lightning_heads.callbacks.plots import samples as sample_plot
 from lightning_heads.callbacks.plots.masks import MaskPlot
 from lightning_heads.drawing.palette import class_colors, default_palette
 from lightning_heads.drawing.sheet import Row
-from tests.helpers import run_processes, trainer_for
+from tests.helpers import ExperimentLogger, ImageLogger, run_processes, trainer_for
 
 IGNORE = 9
 # left and top of the first picture of a sheet, and the distance to the next one
@@ -171,38 +172,7 @@ class Memory(MaskPlot):
 
     def on_validation_batch_end(self, *args: Any) -> None:
         super().on_validation_batch_end(*args)
-        self.most = max(self.most, len(self._worst) + len(self._fixed))
-
-
-class ImageLogger(Logger):
-    """Accepts images with the interface of `WandbLogger`."""
-
-    name = version = None
-
-    def __init__(self) -> None:
-        self.tags: list[tuple[str, int]] = []
-
-    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
-        assert images[0].size[0] > 100
-        self.tags.append((key, step or 0))
-
-    def log_hyperparams(self, *args: Any) -> None: ...
-    def log_metrics(self, *args: Any, **settings: Any) -> None: ...
-
-
-class ExperimentLogger(ImageLogger):
-    """Accepts images with the interface of `TensorBoardLogger`."""
-
-    log_image = property()  # type: ignore[assignment]
-
-    @property
-    def experiment(self) -> "ExperimentLogger":
-        return self
-
-    def add_image(self, tag: str, image: np.ndarray, step: int, dataformats: str) -> None:
-        assert dataformats == "HWC"
-        assert image.shape[2] == 3
-        self.tags.append((tag, step))
+        self.most = max(self.most, sum(len(each.worst) + len(each.fixed) for each in self._selections))
 
 
 def test_every_epoch_is_drawn_and_logged_with_bounded_memory(tmp_path: Path) -> None:
@@ -321,6 +291,9 @@ def test_samplers_that_change_the_order_are_refused(tmp_path: Path, settings: di
     [
         ({"batch_size": 2, "sampler": DistributedSampler(SIX, 2, 1, shuffle=False)}, ["photos/1.png", "photos/3.png"]),
         ({"batch_sampler": BatchSampler(SequentialSampler(SIX), 4, False)}, ["photos/0.png", "photos/3.png"]),
+        ({"sampler": [5, 2, 3]}, ["photos/2.png", "photos/5.png"]),
+        ({"batch_sampler": [[5, 2], [3]]}, ["photos/2.png", "photos/5.png"]),
+        ({"dataset": Subset(SIX, [4, 1])}, ["photos/4.png", "photos/1.png"]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using `DistributedSampler`")
@@ -328,9 +301,22 @@ def test_samplers_that_keep_the_order_name_their_files(
     tmp_path: Path, settings: dict[str, Any], files: list[str], sheets: dict[str, list[Row]]
 ) -> None:
     trainer_for(tmp_path, [MaskPlot(tmp_path, 2)]).test(
-        Segmenter("classes"), DataLoader(SIX, **settings), verbose=False
+        Segmenter("classes"), DataLoader(**{"dataset": SIX, **settings}), verbose=False
     )
     assert [row.captions[0] for row in sheets["test masks, fixed"]] == files
+
+
+def test_each_loader_has_pictures(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:
+    class Two(Segmenter):
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+            return super().test_step(batch, batch_idx)
+
+    loaders = [DataLoader(SIX, 4), DataLoader(Subset(SIX, [5]))]
+    trainer_for(tmp_path, [MaskPlot(tmp_path, 2)]).test(Two("classes"), loaders, verbose=False)
+    names = [f"test_masks_{which}_{number}.png" for which in ("fixed", "worst") for number in (0, 1)]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == names
+    assert [row.captions[0] for row in sheets["test masks, fixed of loader 0"]] == ["photos/0.png", "photos/3.png"]
+    assert [row.captions[0] for row in sheets["test masks, worst of loader 1"]] == ["photos/5.png"]
 
 
 def test_test_time_augmentation_uses_the_ignore_index_of_its_task(tmp_path: Path, sheets: dict[str, list[Row]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 import lightning_heads as lh
 from lightning_heads.callbacks.writers.masks import MaskWriter
@@ -102,6 +102,16 @@ def test_exif_orientation_is_applied(tmp_path: Path, extension: str, orientation
     assert (mask == _resized(task, data, 0).argmax(dim=0).numpy()).mean() > 0.999
 
 
+def test_masks_of_subsets_are_named_by_their_files(tmp_path: Path, files: list[Path]) -> None:
+    task, data = Segmenter(names=["caf\udce9", "sea", "sand", "sun"]), _dataset(files)
+    _predict(tmp_path, task, Subset(ConcatDataset([Subset(data, [2]), _dataset(files[:2])]), [0, 2]))
+    assert _masks(tmp_path) == ["0/2.png", "1/1.png", "classes.csv"]
+    for i, name in ((2, "0/2.png"), (1, "1/1.png")):
+        mask = _read(tmp_path / "masks" / name)[1]
+        assert (mask == _resized(task, data, i).argmax(dim=0).numpy()).mean() > 0.999
+    assert r"0,caf\udce9," in (tmp_path / "masks" / "classes.csv").read_text(encoding="utf-8")
+
+
 def test_files_that_differ_by_extension_get_separate_masks(tmp_path: Path, make_image: MakeImage) -> None:
     names = ["a.png", "a.jpg", "a.jpg.png", "b.png", "c/b.png"]
     files = [make_image(f"photos/{name}", seed=i) for i, name in enumerate(names)]
@@ -180,10 +190,13 @@ def test_a_custom_palette_is_written(tmp_path: Path) -> None:
 
 def test_images_of_the_data_set_are_not_overwritten(tmp_path: Path, files: list[Path]) -> None:
     contents = files[0].read_bytes()
-    trainer = trainer_for(tmp_path, [MaskWriter(tmp_path / "photos")])
-    with pytest.raises(ValueError, match=r"differ from the folders of the data, but .*0/0.png would be overwritten"):
-        trainer.predict(Segmenter(), DataLoader(_dataset(files)))
-    assert files[0].read_bytes() == contents
+    for data in (_dataset(files), Subset(_dataset(files), [0])):
+        trainer = trainer_for(tmp_path, [MaskWriter(tmp_path / "photos")])
+        with pytest.raises(
+            ValueError, match=r"differ from the folders of the data, but .*0/0.png would be overwritten"
+        ):
+            trainer.predict(Segmenter(), DataLoader(data))
+        assert files[0].read_bytes() == contents
 
 
 class Same(Segmenter):

@@ -1,9 +1,13 @@
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import lightning_heads as lh
 
@@ -46,6 +50,24 @@ def test_writes_the_numbers_of_a_regression_in_a_test(class_folder: Path, tmp_pa
     rows = _rows(tmp_path / "predictions.csv")
     assert [row["file"] for row in rows] == [str(file) for file in files[1::2]]
     assert [*rows[0]] == ["file", "output_0"]
+
+
+def test_file_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    class Numbers(Dataset[torch.Tensor]):
+        paths = (os.fsdecode(b"caf\xe9.png"), "K\u00fche.png")
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            return torch.tensor([float(i)])
+
+    task = lh.TransferModule(nn.Identity(), nn.MSELoss())
+    task.class_names = [os.fsdecode(b"\xe9t\xe9")]  # type: ignore[assignment]
+    _trainer(tmp_path).predict(task, DataLoader(Numbers()))
+    rows = [*csv.DictReader((tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines())]
+    assert [row["file"] for row in rows] == [r"caf\udce9.png", "K\u00fche.png"]
+    assert [*rows[0]] == ["file", "class", "probability", r"\udce9t\udce9"]
 
 
 @pytest.mark.filterwarnings("ignore:Using `DistributedSampler`")

@@ -1,10 +1,11 @@
 """Heads that pool a feature map: fastai's classification head, and the split of any head after its pooling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
 from ..layers import AdaptiveConcatPool2d, SigmoidRange
+from ..utils.modules import uncompiled
 
 
 def create_head(
@@ -84,6 +85,7 @@ def split_pooling(head: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     >>> [len(part) for part in split_pooling(create_head(512, 2))]
     [2, 7]
     """
+    head = uncompiled(head)
     layers = [*head] if isinstance(head, nn.Sequential) else [head]
     if not layers or not _is_global_pooling(layers[0]):
         return [], layers
@@ -128,7 +130,7 @@ def init_head(head: nn.Module) -> None:
 
 
 def _dropouts(ps: float | Sequence[float], n_layers: int) -> list[float]:
-    drops = [*ps] if isinstance(ps, Sequence) else [ps / 2] * (n_layers - 1) + [ps]
+    drops = [*ps] if isinstance(ps, Iterable) else [ps / 2] * (n_layers - 1) + [ps]
     if len(drops) != n_layers:
         raise ValueError(f"Expected `ps` to have {n_layers} entries, one a linear layer, but got {len(drops)}")
     if not all(0 <= p < 1 for p in drops):

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from .padding import crop, pad_to_multiple
+
 
 def to_blocks(image: Tensor) -> Tensor:
     """Moves each 2x2 block of pixels into the channels: `(b, c, h, w)` to `(b, 4c, ceil(h / 2), ceil(w / 2))`.
 
     An odd height or width is padded with zeros.
     """
-    height, width = image.shape[-2:]
-    return F.pixel_unshuffle(F.pad(image, (0, width % 2, 0, height % 2)), 2)
+    return F.pixel_unshuffle(pad_to_multiple(image, 2, "constant"), 2)
 
 
 def from_blocks(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -23,4 +24,4 @@ def from_blocks(x: Tensor, size: Sequence[int]) -> Tensor:
     >>> bool((from_blocks(to_blocks(image), (5, 7)) == image).all())
     True
     """
-    return F.pixel_shuffle(x, 2)[..., : size[0], : size[1]]
+    return crop(F.pixel_shuffle(x, 2), size)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,7 +70,10 @@ class DenseModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.encoder(x))
-        return F.interpolate(out, x.shape[-2:], mode="nearest") if out.shape[-2:] != x.shape[-2:] else out
+        # an export resizes always, as comparing the sizes would fix whether they are equal
+        if torch.compiler.is_exporting() or out.shape[-2:] != x.shape[-2:]:
+            out = F.interpolate(out, x.shape[-2:], mode="nearest")
+        return out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the parameter groups of the encoder, then one of the head."""

@@ -107,7 +107,9 @@ class SiameseModel(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         if self.two_pass or first.shape != second.shape:
             return self.from_features(self.features(first), self.features(second))
-        return self.from_features(*self.features(torch.cat([first, second])).chunk(2))
+        # `chunk` and `len` would fix the batch size of an export
+        features = self.features(torch.cat([first, second]))
+        return self.from_features(*torch.split(features, [first.shape[0], second.shape[0]]))
 
     def features(self, x: Tensor) -> Tensor:
         """Maps images in 0..1, `(b, c, h, w)`, to features, pooled by the head's leading layers if it has such."""

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...encoders import Encoder, as_encoder
 from ...encoders.encoder import BackboneArgs
-from ...layers import Activation, Norm, SigmoidRange, UpsampleMethod
+from ...layers import Activation, Norm, SigmoidRange, UpsampleMethod, crop, pad_to_multiple
 from ...utils.arguments import Unpack, forwards
 from .fastai_decoder import FastaiDecoder
 from .light_decoder import LastCross, LightDecoder
@@ -141,22 +140,15 @@ class DynamicUnet(nn.Module):
         return self.pyramid.encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
+        size = x.shape[-2:]
         if self.multiple > 1:
-            x = _pad_to_multiple(x, self.multiple)
+            x = pad_to_multiple(x, self.multiple)
         maps = self.pyramid(x)
         out: Tensor = self.activation(self.decoder(self.encoder.normalized(x), maps))
-        return out[..., :height, :width]
+        return crop(out, size) if self.multiple > 1 else out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the parameter groups of the encoder, then one of the decoder."""
         groups = self.encoder.param_groups()
         grouped = {parameter for group in groups for parameter in group}
         return [*groups, [parameter for parameter in self.parameters() if parameter not in grouped]]
-
-
-def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    height, width = x.shape[-2:]
-    # written as multiples, so that an export with dynamic sizes can prove that they are divisible
-    rows, columns = ((side + multiple - 1) // multiple * multiple for side in (height, width))
-    return F.pad(x, (0, columns - width, 0, rows - height), mode="replicate")

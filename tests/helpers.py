@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -67,6 +69,37 @@ class Recorder(L.Callback):
         self.rates.append([*rates.values()])
         self.momenta.append(optimizer.param_groups[0]["betas"][0])
         self.trained.append(sum(p.requires_grad for p in pl_module.parameters()))
+
+
+class ImageLogger(Logger):
+    """Accepts images with the interface of `WandbLogger`."""
+
+    name = version = None
+
+    def __init__(self) -> None:
+        self.tags: list[tuple[str, int]] = []
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        assert images[0].size[0] > 100
+        self.tags.append((key, step or 0))
+
+    def log_hyperparams(self, *args: Any) -> None: ...
+    def log_metrics(self, *args: Any, **settings: Any) -> None: ...
+
+
+class ExperimentLogger(ImageLogger):
+    """Accepts images with the interface of `TensorBoardLogger`."""
+
+    log_image = property()  # type: ignore[assignment]
+
+    @property
+    def experiment(self) -> "ExperimentLogger":
+        return self
+
+    def add_image(self, tag: str, image: np.ndarray, step: int, dataformats: str) -> None:
+        assert dataformats == "HWC"
+        assert image.shape[2] == 3
+        self.tags.append((tag, step))
 
 
 def fit(

@@ -7,6 +7,8 @@ import timm
 import torch
 from torch import nn
 
+from ..utils.modules import uncompiled
+from ..utils.plain import size_pair
 from .backbone import Backbone, SequentialBackbone, sequential_backbone
 from .meta import EncoderMeta
 from .surgery import ChannelPolicy, Cut, cut_model, input_channels, last_pool, set_in_channels
@@ -31,15 +33,29 @@ def create_model(
     The prefix of `torchvision/resnet50` selects torchvision where both have the name.
 
     Raises:
+        OSError: If pretrained weights cannot be downloaded.
         ValueError: If neither library has the name.
     """
+    try:
+        return _create_model(name, pretrained, _pair(image_size), drop_path_rate)
+    except OSError as error:
+        if not pretrained or name.startswith("local-dir:"):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise OSError(
+            f"Expected to download the pretrained weights of {name}, but they cannot be reached ({reason}); pass "
+            "`weights` with a local file, or `pretrained=False`"
+        ) from None
+
+
+def _create_model(name: str, pretrained: bool, image_size: tuple[int, int] | None, drop_path_rate: float) -> nn.Module:
     bare = name.removeprefix(_TORCHVISION)
     if name == bare and is_timm_name(name):
-        return create_timm_model(name, pretrained, _pair(image_size), drop_path_rate)
+        return create_timm_model(name, pretrained, image_size, drop_path_rate)
     if bare in torchvision_names():
         if drop_path_rate:
             raise ValueError(f"Expected `drop_path_rate` only with a timm architecture, but {name} is torchvision's")
-        return create_torchvision_model(bare, pretrained, _pair(image_size))
+        return create_torchvision_model(bare, pretrained, image_size)
     close = get_close_matches(bare, dict.fromkeys([*timm.list_models(), *torchvision_names()]), n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else ""
     raise ValueError(f"Expected the name of a timm or torchvision architecture, but got {name!r}{hint}")
@@ -88,7 +104,7 @@ def set_input(model: nn.Module, in_channels: int, policy: ChannelPolicy) -> None
 
 
 def _pair(size: ImageSize) -> tuple[int, int] | None:
-    return (size, size) if isinstance(size, int) else None if size is None else (size[0], size[1])
+    return None if size is None else size_pair(size)
 
 
 def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderMeta:
@@ -120,7 +136,7 @@ def model_meta(model: str | nn.Module, image_size: ImageSize = None) -> EncoderM
             built = create_model(model, pretrained=False, image_size=image_size)
             return build_backbone(built, name=model, image_size=image_size).meta
     # a copy, as building a backbone removes the classifier in place
-    return build_backbone(copy.deepcopy(model), image_size=image_size).meta
+    return build_backbone(copy.deepcopy(uncompiled(model)), image_size=image_size).meta
 
 
 def create_body(
@@ -155,6 +171,7 @@ def create_body(
     """
     if isinstance(model, str):
         model = create_model(model, pretrained=pretrained)
+    model = uncompiled(model)
     if in_channels is not None and in_channels != in_channels_of(model):
         set_input(model, in_channels, policy)
     if cut is not None:

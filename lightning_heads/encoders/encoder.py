@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..utils.arguments import Unpack
-from ..utils.modules import eval_mode
+from ..utils.image_range import check_image_range, check_image_type
+from ..utils.modules import eval_mode, uncompiled
+from ..utils.plain import plain_values
 from .build import build_backbone, create_model, in_channels_of, set_input
 from .meta import EncoderMeta
 from .surgery import ChannelPolicy
@@ -114,7 +116,7 @@ class Encoder(nn.Module):
             )
             name: str | None = name_or_module
         else:
-            model, name = name_or_module, None
+            model, name = uncompiled(name_or_module), None
         in_channels = in_channels_of(model) if in_channels is None else in_channels
         if weights is not None:
             load_weights(model, weights)
@@ -129,10 +131,10 @@ class Encoder(nn.Module):
         self._group_names = self.backbone.groups(num_groups)
         self._only_pyramid = False
         self._normalize = normalize
-        self.register_buffer("mean", _per_channel("mean", mean or self.meta.mean, in_channels))
-        self.register_buffer("std", _per_channel("std", std or self.meta.std, in_channels))
-        channels_last = channels_last and not _breaks_in_channels_last(self.backbone)
-        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.register_buffer("mean", _per_channel("mean", self.meta.mean if mean is None else mean, in_channels))
+        self.register_buffer("std", _per_channel("std", self.meta.std if std is None else std, in_channels))
+        # not kept as a `torch.memory_format`, which `torch.save` cannot pickle
+        self._channels_last = channels_last and not _breaks_in_channels_last(self.backbone)
         for parameter in self.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
@@ -151,6 +153,10 @@ class Encoder(nn.Module):
     def reductions(self) -> tuple[int, ...]:
         """Input height over map height of each map of `pyramid`."""
         return self.meta.reductions
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self._channels_last else torch.contiguous_format
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images in 0..1, `(b, in_channels, h, w)`, to the last feature map, `(b, num_features, h', w')`.
@@ -181,6 +187,16 @@ class Encoder(nn.Module):
         """Returns images in 0..1 normalized by `mean` and `std`, or unchanged if the encoder does not normalize."""
         return (x - self.mean) / self.std if self._normalize else x
 
+    def check_range(self, x: Tensor) -> None:
+        """Raises ValueError if images are not in about 0..1, or are integers; see `check_image_range`.
+
+        If the encoder does not normalize, or by a mean or standard deviation above 1, the units of its images are the
+        user's own, and only their type is checked.
+        """
+        check_image_type(x)
+        if self._normalize and bool(torch.cat([self.mean, self.std]).abs().max() <= 1):
+            check_image_range(x)
+
     def keep_pyramid(self) -> None:
         """Drops the parameters that `pyramid` does not depend on, in place; `forward` raises from then on."""
         parameter = next(self.parameters())
@@ -207,15 +223,24 @@ class Encoder(nn.Module):
 
     def _prepare(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"Expected images (b, {self.in_channels}, h, w), but got {tuple(x.shape)}")
+            raise ValueError(
+                f"Expected images (b, {self.in_channels}, h, w), but got {tuple(x.shape)}; the model's `in_channels` "
+                "and the data's `channels` must be equal"
+            )
+        check_image_type(x)
         if self.meta.fixed_size and tuple(x.shape[-2:]) != self.meta.input_size:
             height, width = self.meta.input_size
             raise ValueError(
                 f"Expected images of {height}x{width}, the one size that {self.meta.name} was built for, but got "
                 f"{x.shape[-2]}x{x.shape[-1]}; pass `image_size` to the encoder or resize the images"
             )
+        if self.meta.multiple > 1 and any(side % self.meta.multiple for side in x.shape[-2:]):
+            raise ValueError(
+                f"Expected images whose height and width are multiples of {self.meta.multiple}, as {self.meta.name} "
+                f"takes no others, but got {x.shape[-2]}x{x.shape[-1]}; resize, pad or crop the images"
+            )
         x = self.normalized(x).contiguous(memory_format=self._memory_format)
-        if self.in_channels == 1 and self._memory_format == torch.channels_last:
+        if self.in_channels == 1 and self._channels_last:
             # with one channel the strides fit both memory formats, and convolutions would assume the contiguous one
             x = x.squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
         return x
@@ -241,11 +266,26 @@ def as_encoder(
         )
     arguments = {"weights": weights, "in_channels": in_channels, **backbone}
     declared = inspect.signature(Encoder).parameters
-    if given := [name for name, value in arguments.items() if value != declared[name].default]:
+    if given := [name for name, value in arguments.items() if plain_values(value) != declared[name].default]:
         raise ValueError(
             f"Expected `{given[0]}` with an encoder's name, but got it with an `Encoder`: pass it to `Encoder` instead"
         )
     return encoder
+
+
+def check_images(model: nn.Module, *inputs: Tensor) -> None:
+    """Checks the range of those inputs of a model that are images, if its attribute `encoder` is an `Encoder`.
+
+    Other models and inputs, such as numbers beside the images, are not checked.
+
+    Raises:
+        ValueError: If images are not in about 0..1; see `Encoder.check_range`.
+    """
+    encoder = uncompiled(getattr(uncompiled(model), "encoder", None))
+    if isinstance(encoder, Encoder):
+        for x in inputs:
+            if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == encoder.in_channels:
+                encoder.check_range(x)
 
 
 def _count_shallower_maps(meta: EncoderMeta) -> int:
@@ -279,6 +319,7 @@ def _breaks_in_channels_last(model: nn.Module) -> bool:
 
 def _per_channel(name: str, values: Sequence[float], n: int) -> Tensor:
     """Adapts three values to n channels: a single channel, and each beyond the third, takes their mean."""
+    values = [float(value) for value in values]
     average = sum(values) / len(values)
     if len(values) not in (n, 3):
         raise ValueError(f"Expected `{name}` to have {n} values, one a channel, but got {len(values)}")

@@ -23,7 +23,8 @@ class EncoderMeta:
         std: Standard deviation of each channel that the weights were trained with, for images in 0..1.
         input_size: Height and width that the weights were trained at, in pixels.
         fixed_size: Whether it accepts images of `input_size` only.
-        multiple: Number that height and width must be multiples of, if it exceeds the coarsest reduction, else 1.
+        multiple: Number that height and width must be multiples of, or 1 if there is none, or none that exceeds the
+            coarsest reduction of a convolutional network.
         layout: Layout of the backbone's own last feature map.
         num_features: Channels of the last feature map.
         readout: What the classifier's input has beyond the average of the feature map: names of the layers kept from
@@ -60,11 +61,13 @@ class EncoderMeta:
         index = f"{self.children.index(self.cut) - len(self.children)}, " if self.cut in self.children else ""
         body = self.children[: self.children.index(self.cut)] if self.cut in self.children else self.children
         pyramid = ", ".join(f"{c} at 1/{r}" for c, r in zip(self.channels, self.reductions, strict=True))
+        sizes = f"multiples of {self.multiple}" if self.multiple > 1 else "any size"
+        sizes = "fixed" if self.fixed_size else sizes
         rows = {
             "cut": f"{index}before {self.cut}; the body is {', '.join(body)}" if self.cut else "none",
             "split": ", ".join(self.split) or "none",
             "stats": f"({[*self.mean]}, {[*self.std]})",
-            "input": f"{self.input_size[0]}x{self.input_size[1]}, {'fixed' if self.fixed_size else 'any size'}",
+            "input": f"{self.input_size[0]}x{self.input_size[1]}, {sizes}",
             "features": f"{self.num_features} channels ({self.layout} inside)",
             "readout": f"{', '.join(self.readout)}: {self.readout_features} more" if self.readout else "none",
             "pyramid": pyramid or "none",

@@ -212,13 +212,13 @@ class VisionTransformerBackbone(Backbone):
 
     def _embed(self, x: Tensor) -> Tensor:
         tokens = self.body._process_input(x)
-        tokens = torch.cat([self.body.class_token.expand(len(x), -1, -1), tokens], dim=1)
+        tokens = torch.cat([self.body.class_token.expand(x.shape[0], -1, -1), tokens], dim=1)
         embedded: Tensor = self.body.encoder.dropout(tokens + self.body.encoder.pos_embedding)
         return embedded
 
     def _grid(self, tokens: Tensor, x: Tensor) -> Tensor:
         size = [side // self.body.patch_size for side in x.shape[-2:]]
-        return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *size)
+        return tokens[:, 1:].transpose(1, 2).reshape(tokens.shape[0], -1, *size)
 
 
 def _family(model: nn.Module) -> Family | None:

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from ..data import AugTransforms
 from ..data.transforms.augment import dihedral
 from ..tasks.base import Stage, TransferModule, log_evaluation
+from ..utils.modules import uncompiled
 
 Group = Literal["flips", "dihedral"]
 
@@ -31,7 +32,8 @@ class TestTimeAugmentation(L.LightningModule):
     plain outputs. Checkpoints of the task can be passed as `ckpt_path`.
 
     Args:
-        task: The trained task. Its inputs are images, float `(b, c, h, w)` in 0..1.
+        task: The trained task; one that `torch.compile` returned runs uncompiled. Its inputs are images, float
+            `(b, c, h, w)` in 0..1.
         augmentation: Augments an image `(c, h, w)`; fastai's `AugTransforms` by default. Or `flips` for the horizontal
             flip, or `dihedral` for all flips and quarter turns (half turns if images are not square). These two are
             exact and deterministic; predictions that are maps `(b, ..., h, w)` require one of them, and are transformed
@@ -61,6 +63,7 @@ class TestTimeAugmentation(L.LightningModule):
         reduce: Literal["mean", "max"] = "mean",
     ) -> None:
         super().__init__()
+        task = uncompiled(task)
         if isinstance(augmentation, str) and augmentation not in _ELEMENTS:
             raise ValueError(
                 f"Expected `augmentation` to be {', '.join(_ELEMENTS)} or a module, but got {augmentation!r}"
@@ -73,6 +76,7 @@ class TestTimeAugmentation(L.LightningModule):
             raise ValueError(f"Expected `reduce` to be mean or max, but got {reduce!r}")
         # under the task's own names and before it, as a trainer that has tested the task accepts no other metric names
         self.val_metrics, self.test_metrics = task.val_metrics, task.test_metrics
+        self.mean_losses = task.mean_losses
         self.task = task
         self.augmentation: nn.Module | Group = AugTransforms() if augmentation is None else augmentation
         self.n, self.beta, self.reduce = n, beta, reduce
@@ -99,6 +103,15 @@ class TestTimeAugmentation(L.LightningModule):
         """Returns the combined predictions, of the same shape as the task's."""
         return self._combine(inputs, self._predict(inputs))
 
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.task.on_validation_batch_start(batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.task.on_test_batch_start(batch, batch_idx, dataloader_idx)
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.task.on_predict_batch_start(batch, batch_idx, dataloader_idx)
+
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, batch_idx, "val", self.val_metrics)
 
@@ -111,7 +124,7 @@ class TestTimeAugmentation(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.task.class_scores("test"), sync_dist=True)
 
-    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         inputs = [batch] if isinstance(batch, Tensor) else batch[: self.task.num_inputs]
         combined: Tensor = self(*inputs)
         return combined

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..encoders.weights import read_weights
 from ..models.unet.unet import DynamicUnet
+from ..utils.modules import uncompiled
 
 _STATISTICS = ("pyramid.encoder.mean", "pyramid.encoder.std")
 
@@ -24,7 +25,7 @@ def load_fastai_unet(model: DynamicUnet, path: str | Path) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If the tensors of file and model differ in number, order or shape.
     """
-    weights = read_weights(path)
+    model, weights = uncompiled(model), read_weights(path)
     # layers have the same order in both, under different names
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in _STATISTICS}
     shapes, expected = ([tuple(t.shape) for t in tensors.values()] for tensors in (weights, own))

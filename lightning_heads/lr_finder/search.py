@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..callbacks.phases.freezing import freeze_optimizer_groups
 from ..optim.freezing import NormPolicy, check_norm, first_group
 from ..optim.param_groups import base_rates, gather_groups, set_lr
+from ..utils.modules import uncompiled
 from .curve import LRCurve, smooth
 from .snapshot import preserved_state
 
@@ -97,7 +98,7 @@ def lr_find(
         raise ValueError(
             "Expected a strategy that trains in this process, such as `ddp`, but it spawns processes that train"
         )
-    module = getattr(task, "_orig_mod", task)  # of a task that `torch.compile` wraps
+    module = uncompiled(task)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     schedule = next((c for c in callbacks if isinstance(c, PhaseSchedule)), None)
     chosen = [c for c in callbacks if getattr(type(c), "in_lr_find", False)]

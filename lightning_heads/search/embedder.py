@@ -1,8 +1,6 @@
 """Builds, and rebuilds from plain settings, the model that computes embeddings of images."""
 
 import hashlib
-import pickle
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -13,7 +11,9 @@ from torch import Tensor, nn
 from ..data.images.datamodule import Resize
 from ..encoders import Encoder
 from ..tasks import TransferModule
+from ..tasks.checkpoint import imported_class, read_checkpoint, saved_class_path
 from ..tasks.metric_learning import ImageEmbedder
+from ..utils.modules import uncompiled, uncompiled_name
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class EmbeddingConfig:
         resize: Resize method; see `ResizeTo`.
         channels: Number of channels of the images.
         fingerprint: Digest of the model's weights; see `Embedder.fingerprint`.
+        value_range: Stored pixel values that are black and white; None for the range of each file's data type.
+        max_pixels: Largest number of pixels of an image file; None for Pillow's limit.
     """
 
     encoder: str | None
@@ -38,6 +40,8 @@ class EmbeddingConfig:
     resize: Resize
     channels: int
     fingerprint: str
+    value_range: tuple[float, float] | None = None
+    max_pixels: int | None = None
 
 
 class Embedder(nn.Module):
@@ -55,6 +59,7 @@ class Embedder(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        model = uncompiled(model)
         self.encoder = _encoder(model)
         self.task = model if isinstance(model, ImageEmbedder) else None
 
@@ -66,7 +71,7 @@ class Embedder(nn.Module):
         """Returns a digest of all weights and buffers; embeddings are comparable only if it is the same."""
         digest = hashlib.blake2b(digest_size=16)
         for name, value in (self.encoder if self.task is None else self.task.model).state_dict().items():
-            digest.update(name.encode())
+            digest.update(uncompiled_name(name).encode())
             digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
@@ -99,8 +104,8 @@ def is_checkpoint(model: str | Path | nn.Module) -> TypeGuard[str | Path]:
 
 
 def _encoder(model: nn.Module) -> Encoder:
-    for holder in (model, getattr(model, "model", None)):
-        encoder = holder if isinstance(holder, Encoder) else getattr(holder, "encoder", None)
+    for holder in (model, uncompiled(getattr(model, "model", None))):
+        encoder = uncompiled(holder if isinstance(holder, Encoder) else getattr(holder, "encoder", None))
         if isinstance(encoder, Encoder):
             return encoder
     raise TypeError(f"Expected an `Encoder`, or a model or task that has one, but got {type(model).__name__}")
@@ -108,18 +113,9 @@ def _encoder(model: nn.Module) -> Encoder:
 
 def _load_task(path: Path) -> TransferModule:
     """Loads a task from a checkpoint that names its class, without running code from the checkpoint."""
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a checkpoint, but there is no file {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"Expected {path} to be a checkpoint of plain values, but: {error}") from error
-    saved = checkpoint if isinstance(checkpoint, dict) else {}
-    class_path = saved.get("class_path") or saved.get("hyper_parameters", {}).get("_class_path") or "no class"
-    module, _, name = class_path.rpartition(".")
-    # only modules that are already imported, as a file must not choose which code runs
-    task_class = getattr(sys.modules.get(module), name, None)
-    if not (isinstance(task_class, type) and issubclass(task_class, TransferModule)):
+    class_path = saved_class_path(read_checkpoint(path)) or "no class"
+    task_class = imported_class(class_path)
+    if task_class is None or not issubclass(task_class, TransferModule):
         raise ValueError(
             f"Expected {path} to name the class of a task, but it names {class_path}; load it with its class's "
             "`load_from_checkpoint` and pass the task"

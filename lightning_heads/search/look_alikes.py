@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..data import read_image
 from ..data.embedding_index import EmbeddingIndex
-from ..data.images.reading import find_images
+from ..data.images.reading import find_images, read_image, warn_left_out
 from ..data.transforms.resize import ResizeTo
 from ..drawing.sheet import Pixels, Row, draw_sheet
 from .embedder import EmbeddingConfig, build_embedder
@@ -21,11 +20,21 @@ _SIDE = 160  # longer side of a picture, in pixels
 
 @dataclass(frozen=True)
 class LookAlikes:
-    """A query image and the most similar images, in descending order of cosine similarity (`scores`)."""
+    """A query image and the most similar images, in descending order of cosine similarity (`scores`).
+
+    Attributes:
+        query: File of the query image.
+        paths: Files of the similar images.
+        scores: Their cosine similarities.
+        value_range: Stored pixel values that are black and white, with which the index was computed.
+        max_pixels: Largest number of pixels of an image file, with which the index was computed.
+    """
 
     query: Path
     paths: list[Path]
     scores: list[float]
+    value_range: tuple[float, float] | None = None
+    max_pixels: int | None = None
 
 
 def look_alikes(
@@ -57,6 +66,8 @@ def look_alikes(
     if not 1 <= k <= len(index):
         raise ValueError(f"Expected `k` to be in 1..{len(index)}, as many as the index holds, but got {k}")
     queries = find_images(Path(images)) if Path(images).is_dir() else [Path(images)]
+    if Path(images).is_dir():
+        warn_left_out(Path(images))
     if not queries:
         raise ValueError(f"Expected images in {images}, but there are none")
     try:
@@ -88,7 +99,10 @@ def look_alikes(
     scores, indices = index.nearest(embeddings, k)
     paths = index.paths
     results = zip(queries, indices.tolist(), scores.tolist(), strict=True)
-    return [LookAlikes(query, [paths[i] for i in rows], cosines) for query, rows, cosines in results]
+    return [
+        LookAlikes(query, [paths[i] for i in rows], cosines, config.value_range, config.max_pixels)
+        for query, rows, cosines in results
+    ]
 
 
 def draw_look_alikes(found: Sequence[LookAlikes]) -> Image.Image:
@@ -104,10 +118,13 @@ def draw_look_alikes(found: Sequence[LookAlikes]) -> Image.Image:
     rows = []
     for each in found:
         captions = [f"{path}  {score:.3f}" for path, score in zip(each.paths, each.scores, strict=True)]
-        rows.append(Row([_picture(path) for path in (each.query, *each.paths)], [str(each.query), *captions]))
+        pictures = [_picture(path, each) for path in (each.query, *each.paths)]
+        rows.append(Row(pictures, [str(each.query), *captions]))
     return draw_sheet("look-alikes", ["query", *(str(i + 1) for i in range(counts[0]))], rows)
 
 
-def _picture(path: Path) -> Pixels:
-    pixels: Pixels = ResizeTo((_SIDE, _SIDE), "pad", whole=True)(read_image(path)).permute(1, 2, 0).numpy()
+def _picture(path: Path, found: LookAlikes) -> Pixels:
+    size = ResizeTo((_SIDE, _SIDE), "pad").scaled_size
+    image = read_image(path, value_range=found.value_range, max_pixels=found.max_pixels, size=size)
+    pixels: Pixels = image.permute(1, 2, 0).numpy()
     return pixels

@@ -1,8 +1,7 @@
 """Checks of the number, the weights and the names of a task's classes."""
 
 from collections.abc import Sequence
-
-import lightning as L
+from typing import Any
 
 
 def check_classes(
@@ -17,29 +16,25 @@ def check_classes(
 
 
 def plain_floats(values: Sequence[float] | None) -> list[float] | None:
-    """Converts numbers to Python's, since a checkpoint with NumPy's is not loaded with `weights_only=True`."""
+    """Converts numbers to Python's, of which torch makes tensors of its default type."""
     return None if values is None else [float(value) for value in values]
 
 
-def names_from_data(task: L.LightningModule, class_names: list[str]) -> list[str]:
-    """Checks a task's classes against those of the trainer's data module, and returns their names.
-
-    If the hyperparameters of the task have no names, those of the data module are stored in them.
+def take_class_names(task: Any) -> None:
+    """Checks a task's classes against those of the trainer's data module, and takes their names if none were given.
 
     Args:
-        task: A task that is attached to a trainer, with `class_names` among its hyperparameters.
-        class_names: Current names of the task's classes.
+        task: A task that is attached to a trainer, with `class_names` as an attribute and a hyperparameter.
 
     Raises:
         ValueError: If the data module has another number of classes, or other names.
     """
     names = getattr(getattr(task.trainer, "datamodule", None), "class_names", None)
     if names is None:
-        return class_names
-    if len(names) != len(class_names):
-        raise ValueError(f"Expected data with {len(class_names)} classes, as the model has, but got {len(names)}")
+        return
+    if len(names) != len(task.class_names):
+        raise ValueError(f"Expected data with {len(task.class_names)} classes, as the model has, but got {len(names)}")
     if task.hparams.get("class_names") is None:
-        task.hparams["class_names"] = [*names]
-    elif [*names] != class_names:
-        raise ValueError(f"Expected data with the model's classes {class_names}, but got {[*names]}")
-    return [*names]
+        task.class_names = [*names]
+    elif [*names] != task.class_names:
+        raise ValueError(f"Expected data with the model's classes {task.class_names}, but got {[*names]}")

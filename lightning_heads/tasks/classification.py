@@ -1,5 +1,6 @@
 """Classification of images."""
 
+import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from ..metrics import PropagateNaN
 from ..models import ImageModel
 from ..models.image import ImageModelArgs
 from ..optim.param_groups import Splitter
 from ..utils.arguments import Unpack, forwards, with_defaults
 from .base import LR, TransferModule
-from .class_names import check_classes, names_from_data, plain_floats
+from .class_names import check_classes, plain_floats, take_class_names
+from .hyperparameters import Hyperparameter
 
 
 @forwards(ImageModelArgs, to=ImageModel)
@@ -55,6 +58,8 @@ class ImageClassifier(TransferModule):
         ValueError: If `num_classes`, `class_names` and `class_weights` disagree, or the encoder cannot be built.
     """
 
+    class_names = Hyperparameter[list[str]]()
+
     def __init__(
         self,
         encoder: str,
@@ -73,6 +78,7 @@ class ImageClassifier(TransferModule):
         in_channels: int | None = None,
         **architecture: Unpack[ImageModelArgs],
     ) -> None:
+        num_classes = operator.index(num_classes)  # torchmetrics refuses NumPy's integers
         check_classes(num_classes, multilabel, class_weights, class_names)
         class_weights = plain_floats(class_weights)
         architecture = with_defaults(ImageModelArgs, architecture, ImageModel)
@@ -103,7 +109,7 @@ class ImageClassifier(TransferModule):
     def setup(self, stage: str) -> None:
         """Checks the classes against those of the data module, and takes their names from it if none were given."""
         if stage != "predict":
-            self.class_names = names_from_data(self, self.class_names)
+            take_class_names(self)
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Converts logits `(b, num_classes)` to probabilities."""
@@ -141,13 +147,13 @@ class _SmoothedBCE(nn.BCEWithLogitsLoss):
 
 def _multiclass_metrics(n: int) -> dict[str, Metric]:
     return {
-        "accuracy": MulticlassAccuracy(n, average="micro"),
-        "f1_score": MulticlassF1Score(n, average="macro"),
+        "accuracy": PropagateNaN(MulticlassAccuracy(n, average="micro")),
+        "f1_score": PropagateNaN(MulticlassF1Score(n, average="macro")),
     }
 
 
 def _multilabel_metrics(n: int) -> dict[str, Metric]:
     return {
-        "accuracy": MultilabelAccuracy(n),
-        "f1_score": MultilabelF1Score(n),
+        "accuracy": PropagateNaN(MultilabelAccuracy(n)),
+        "f1_score": PropagateNaN(MultilabelF1Score(n)),
     }

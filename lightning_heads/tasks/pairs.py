@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
-from ..metrics.verification import EqualErrorRate
+from ..metrics import EqualErrorRate, PropagateNaN
 from ..models import SiameseModel
 from ..models.siamese import SiameseModelArgs
 from ..optim.param_groups import Splitter
@@ -69,8 +69,8 @@ class PairClassifier(TransferModule):
             **architecture,
         )
         metrics: dict[str, Metric] = {
-            "accuracy": MulticlassAccuracy(2, average="micro"),
-            "auroc": MulticlassAUROC(2),
+            "accuracy": PropagateNaN(MulticlassAccuracy(2, average="micro")),
+            "auroc": PropagateNaN(MulticlassAUROC(2)),
             "equal_error_rate": EqualErrorRate(),
         }
         super().__init__(
@@ -83,6 +83,9 @@ class PairClassifier(TransferModule):
             splitter=splitter,
         )
         self.save_hyperparameters()
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]  # the names of an export
+        return super().forward(first, second)
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Converts logits `(b, 2)` to probabilities."""

@@ -21,6 +21,7 @@ from ..models.unet.residual import ResidualUnet
 from ..models.unet.unet import UnetArgs
 from ..optim.param_groups import Splitter
 from ..utils.arguments import Unpack, forwards, with_defaults
+from ..utils.image_range import check_image_range
 from ..utils.tensors import at_least_float32
 from .base import LR, TransferModule
 from .tiling import Tiling
@@ -185,6 +186,12 @@ class ImageRestorer(TransferModule):
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
         """Raises ValueError if the target has another shape, which the loss would broadcast."""
         check_shapes(outputs, target)
+
+    def check_first_batch(self, batch: Any) -> None:
+        """Checks the range of the inputs and of the targets."""
+        super().check_first_batch(batch)
+        if not isinstance(batch, Tensor) and len(batch) > 1:
+            check_image_range(batch[1], "targets")
 
     def metric_target(self, target: Tensor) -> Tensor:
         """Returns the target in the precision of the predictions, which the metrics require."""

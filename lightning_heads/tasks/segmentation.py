@@ -18,7 +18,8 @@ from ..models.unet.unet import UnetArgs
 from ..optim.param_groups import Splitter
 from ..utils.arguments import Unpack, forwards, with_defaults
 from .base import LR, Stage, TransferModule
-from .class_names import check_classes, names_from_data, plain_floats
+from .class_names import check_classes, plain_floats, take_class_names
+from .hyperparameters import Hyperparameter
 from .tiling import Tiling
 
 
@@ -62,6 +63,7 @@ class ImageSegmenter(TransferModule):
     """
 
     model: DynamicUnet
+    class_names = Hyperparameter[list[str]]()
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class ImageSegmenter(TransferModule):
         """Checks classes and `ignore_index` against the data module, and takes from it those that were not given."""
         if stage == "predict":
             return
-        self.class_names = names_from_data(self, self.class_names)
+        take_class_names(self)
         self._set_ignore_index(getattr(getattr(self.trainer, "datamodule", None), "ignore_index", None))
 
     def class_scores(self, stage: Stage) -> dict[str, Tensor]:

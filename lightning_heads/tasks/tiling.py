@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..encoders import EncoderMeta
+from ..utils.plain import size_pair
 
 
 class Tiling:
@@ -22,8 +23,8 @@ class Tiling:
     """
 
     def __init__(self, meta: EncoderMeta, size: int | tuple[int, int] | None = None, overlap: float = 0.25) -> None:
-        tile = (size, size) if isinstance(size, int) else size
-        if meta.fixed_size and tile is not None and tuple(tile) != meta.input_size:
+        tile = None if size is None else size_pair(size)
+        if meta.fixed_size and tile is not None and tile != meta.input_size:
             raise ValueError(
                 f"Expected `tile_size` to be {meta.input_size}, the only size that {meta.name} takes, but got {size}"
             )
@@ -64,7 +65,7 @@ def predict_tiles(
     >>> torch.allclose(predict_tiles(torch.sqrt, images, 64), images.sqrt())
     True
     """
-    tile = (tile, tile) if isinstance(tile, int) else (tile[0], tile[1])
+    tile = size_pair(tile)
     check_tiles(tile, overlap)
     height, width = images.shape[-2:]
     rows, columns = (_reflected_indices(*sizes, images.device) for sizes in zip((height, width), tile, strict=True))

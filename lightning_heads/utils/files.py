@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -29,6 +30,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def printable(path: str | Path) -> str:
+    r"""Returns a path as text that UTF-8 can encode: bytes that are not UTF-8 become escapes such as `\udce9`.
+
+    Python reads such bytes of a file name as lone surrogates, which UTF-8 cannot encode.
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def open_csv(path: Path) -> TextIO:
+    """Opens a csv file to write it in UTF-8; names of files are escaped as in `printable`."""
+    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -2,8 +2,11 @@
 
 import copy
 import io
+import pickle
+from typing import Any
 
 import pytest
+import timm
 import torch
 
 from lightning_heads import Encoder, ImageModel, param_groups
@@ -99,13 +102,32 @@ TORCHVISION = {
 
 ALL = TIMM | TORCHVISION
 
+# Fewer blocks of each kind, for architectures that are slow to build and export.
+SHALLOW: dict[str, dict[str, Any]] = {
+    "cait_xxs24_224": {"depth": 2},
+    "coat_tiny": {"serial_depths": (1, 1, 1, 1), "parallel_depth": 1},
+    "convit_tiny": {"depth": 3, "local_up_to_layer": 2},
+    "crossvit_tiny_240": {"depth": ((1, 1, 0), (1, 1, 0), (1, 1, 0))},
+    "deit_tiny_distilled_patch16_224": {"depth": 3, "img_size": 64},
+    "densenet121": {"block_config": (2, 2, 2, 2)},
+    "rexnet_100": {"depth_mult": 0.5},
+    "tiny_vit_5m_224": {"depths": (1, 1, 1, 1)},
+    "vit_tiny_patch16_dinov3_qkvb": {"depth": 3},
+    "xcit_nano_12_p8_224": {"depth": 2},
+}
+
+
+def _encoder(name: str, num_groups: int | None = None) -> Encoder:
+    module = timm.create_model(name, **SHALLOW[name]) if name in SHALLOW else name
+    return Encoder(module, pretrained=False, num_groups=num_groups)
+
 
 @pytest.mark.filterwarnings("ignore:.*attention_bias_cache:UserWarning")  # timm keeps it in a plain dict
 @pytest.mark.parametrize("name", ALL)
 def test_image_model_contract(name: str) -> None:
     size = ALL[name]
     torch.manual_seed(0)
-    model = ImageModel(name, 3, pretrained=False, lin_ftrs=[8], ps=0.0)
+    model = ImageModel(_encoder(name), 3, lin_ftrs=[8], ps=0.0)
     encoder = model.encoder
     x = torch.rand(2, encoder.in_channels, size, size)
 
@@ -143,7 +165,7 @@ def test_image_model_contract(name: str) -> None:
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
     torch.manual_seed(1)
-    other = ImageModel(Encoder(name, pretrained=False, num_groups=3), 3, lin_ftrs=[8], ps=0.0).eval()
+    other = ImageModel(_encoder(name, num_groups=3), 3, lin_ftrs=[8], ps=0.0).eval()
     other.load_state_dict(torch.load(buffer, weights_only=True))
     torch.testing.assert_close(other(x), out)
     assert [len(group) > 0 for group in param_groups(other)] == [True] * 4
@@ -158,6 +180,10 @@ def test_image_model_contract(name: str) -> None:
     model(x).square().sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None]
     assert without == []
+
+    # the whole model can be pickled, also by the protocol of `torch.save`; without data, as that takes long
+    names = [n for n, _ in model.named_parameters()]
+    assert [n for n, _ in pickle.loads(pickle.dumps(model.to("meta"), 2)).named_parameters()] == names
 
 
 @pytest.mark.filterwarnings("ignore:.*attention_bias_cache:UserWarning")

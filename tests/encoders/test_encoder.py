@@ -80,6 +80,27 @@ def test_vit_takes_other_sizes_and_shapes() -> None:
     assert encoder.pyramid(torch.rand(1, 3, 96, 160))[-1].shape[-2:] == (6, 10)
 
 
+@pytest.mark.parametrize("hypercolumns", [False, True])
+def test_a_size_that_patches_do_not_divide_is_refused_in_a_sentence(hypercolumns: bool) -> None:
+    encoder = lh.Encoder("test_vit", pretrained=False, hypercolumns=hypercolumns)
+    message = "height and width are multiples of 16, as test_vit takes no others, but got 97x131; resize, pad or crop"
+    for call in (encoder, encoder.pyramid):
+        with pytest.raises(ValueError, match=message):
+            call(torch.rand(1, 3, 97, 131))
+    assert "multiples of 16" in str(encoder.meta)
+
+
+def test_convolutions_and_padding_take_any_size() -> None:
+    assert lh.Encoder("test_resnet", pretrained=False).meta.multiple == 1
+    assert lh.DynamicUnet("test_vit", 2, pretrained=False)(torch.rand(1, 3, 41, 50)).shape == (1, 2, 41, 50)
+
+
+def test_images_of_other_channels_name_the_arguments() -> None:
+    model = lh.ImageModel("test_resnet", 2, pretrained=False)
+    with pytest.raises(ValueError, match=r"\(b, 3, h, w\), but got \(2, 1, 32, 32\); the model's `in_channels`"):
+        model(torch.rand(2, 1, 32, 32))
+
+
 def test_fixed_size_is_reported_and_can_be_chosen() -> None:
     mixer = lh.Encoder("gmlp_ti16_224", pretrained=False, image_size=96)
     assert mixer(torch.rand(1, 3, 96, 96)).shape[-2:] == (6, 6)

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
 import lightning_heads as lh
+from lightning_heads.cli import search
 from lightning_heads.cli.main import main
 from lightning_heads.data.embedding_index import EmbeddingIndex
 from lightning_heads.search import LookAlikes, draw_look_alikes, embed, look_alikes
@@ -274,6 +276,16 @@ def test_the_command_line_takes_either_encoder_or_checkpoint(tmp_path: Path, giv
         main(["embed", f"--folder={tmp_path}", f"--output={tmp_path / 'index'}", *given])
 
 
+def test_file_names_that_are_not_utf_8_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(os.fsdecode(b"caf\xe9.png"))
+    monkeypatch.setattr(search, "look_alikes", lambda *_, **__: [LookAlikes(file, [file], [1.0])])
+    monkeypatch.setattr(EmbeddingIndex, "load", lambda _: None)
+    search.nearest_command(Path("photos.safetensors"), file)
+    assert capsys.readouterr().out.splitlines() == [r"caf\udce9.png", r"  1.000  caf\udce9.png"]
+
+
 def test_help_lists_the_search_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -284,3 +296,59 @@ def test_a_misspelt_argument_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         main(["embed", f"--folder={tmp_path}", f"--output={tmp_path / 'index'}", "--encode=resnet18"])
     assert "--encode" in capsys.readouterr().err
+
+
+def test_images_in_other_units_are_refused(class_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "lightning_heads.search.embedding.ImageDataset.__getitem__", lambda *_: torch.full((3, 8, 8), 255.0)
+    )
+    with pytest.raises(ValueError, match=r"Expected images in 0\.\.1, but this batch has values from 255 to 255"):
+        embed(lh.Encoder("test_resnet", pretrained=False), class_folder, num_workers=0, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        *((kind, part) for kind in ("embedder", "task") for part in ("whole", "model", "encoder")),
+        *((kind, "whole") for kind in ("model", "encoder")),
+    ],
+)
+def test_compiled_models_embed_as_others(class_folder: Path, kind: str, part: str) -> None:
+    embedder: Any = ImageEmbedder("test_resnet", 8, pretrained=False)
+    task = lh.TransferModule(embedder.model, nn.CrossEntropyLoss())
+    models = {"embedder": embedder, "task": task, "model": task.model, "encoder": embedder.model.encoder}
+    model: Any = models[kind]
+    settings: dict[str, Any] = {"image_size": SIZE, "num_workers": 0, "progress": False}
+    expected = embed(model, class_folder, **settings)
+    if part == "model":
+        model.model = torch.compile(model.model, backend="eager")
+    elif part == "encoder":
+        model.model.encoder = torch.compile(model.model.encoder, backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    with torch.compiler.set_stance("force_eager"):  # without compilation, which takes long
+        index = embed(model, class_folder, **settings)
+        for each in (index, expected):
+            assert look_alikes(each, class_folder / "dark", k=1, model=model)[0].paths == [class_folder / "dark/0.png"]
+    torch.testing.assert_close(index.embeddings, expected.embeddings)
+    assert index.made_by == expected.made_by
+
+
+def test_values_of_12_bits_are_embedded_searched_and_drawn_by_one_range(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for folder in ("deep", "bytes"):
+        (tmp_path / folder).mkdir()
+    for i in range(3):
+        values = generator.integers(0, 256, SIZE) // (i + 1)
+        Image.fromarray((values * (4095 / 255)).round().astype(np.int32)).save(tmp_path / f"deep/{i}.tif")
+        Image.fromarray(values.astype(np.uint8)).save(tmp_path / f"bytes/{i}.png")
+    encoder = lh.Encoder("test_resnet", pretrained=False)
+    settings: dict[str, Any] = {"image_size": SIZE, "progress": False}
+    deep = embed(encoder, tmp_path / "deep", value_range=(np.int64(0), 4095), **settings)
+    torch.testing.assert_close(deep.embeddings, embed(encoder, tmp_path / "bytes", **settings).embeddings)
+    deep.save(tmp_path / "deep.safetensors")
+    found = look_alikes(tmp_path / "deep.safetensors", tmp_path / "deep", model=encoder)
+    assert [each.paths[0].name for each in found] == ["0.tif", "1.tif", "2.tif"]
+    assert np.asarray(draw_look_alikes(found)).std() > 0
+    with pytest.raises(lh.ImageReadError, match="32-bit or signed integers, which have no common range"):
+        embed(encoder, tmp_path / "deep", **settings)

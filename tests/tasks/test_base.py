@@ -1,14 +1,18 @@
+import math
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 from torchmetrics.regression import MeanAbsoluteError
 
 import lightning_heads as lh
+from lightning_heads.losses import CrossEntropyLoss
 
 
 class _Sum(nn.Module):
@@ -60,6 +64,65 @@ def test_equals_a_plain_training_loop(tmp_path: Path) -> None:
             optimizer.step()
     torch.testing.assert_close(model.weight, twin.weight)
     torch.testing.assert_close(model.bias, twin.bias)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        nn.CrossEntropyLoss(torch.tensor([1.0, 4]), ignore_index=9),
+        CrossEntropyLoss(class_weights=[1, 4], ignore_index=9),
+    ],
+    ids=["torch", "ours"],
+)
+def test_the_loss_of_a_data_set_does_not_depend_on_the_batch_size(tmp_path: Path, criterion: nn.Module) -> None:
+    outputs, target = torch.randn(8, 2, 3, 4), torch.randint(2, (8, 3, 4))
+    target[1:7], target[7, :2] = 9, 9
+    expected = criterion(outputs, target).item()
+    task = lh.TransferModule(nn.Conv2d(2, 2, 1), criterion)
+    nn.init.dirac_(task.model.weight)
+    nn.init.zeros_(task.model.bias)
+    for module in (task, lh.TestTimeAugmentation(task, "flips")):
+        for size in (1, 3, 8):
+            loader = DataLoader(TensorDataset(outputs, target), size)
+            trainer = _trainer(tmp_path)
+            assert trainer.validate(module, loader, verbose=False)[0]["val_loss"] == pytest.approx(expected, rel=1e-5)
+            assert trainer.test(module, loader, verbose=False)[0]["test_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_callbacks_monitor_the_loss_of_the_data_set(tmp_path: Path) -> None:
+    x, y = torch.randn(6, 2), torch.tensor([0, 0, 1, 0, 0, 0])
+    task = lh.TransferModule(nn.Linear(2, 2), nn.CrossEntropyLoss(torch.tensor([1.0, 9.0])), lr=1e-12)
+    checkpoint = ModelCheckpoint(tmp_path, monitor="val_loss")
+    trainer = _trainer(tmp_path, callbacks=[checkpoint], max_epochs=1)
+    trainer.fit(task, DataLoader(TensorDataset(x, y), 3), DataLoader(TensorDataset(x, y), 1))
+    expected = task.criterion(task(x), y).item()
+    assert checkpoint.best_model_score == pytest.approx(expected)
+    assert trainer.callback_metrics["val_loss"] == pytest.approx(expected)
+
+
+def _task(kind: str) -> tuple[lh.TransferModule, list[Tensor]]:
+    """Returns a small task and a data set of it."""
+    images, classes = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    data: dict[str, tuple[type[lh.TransferModule], list[Tensor], dict[str, Any]]] = {
+        "classifier": (lh.ImageClassifier, [images, classes], {"num_classes": 2}),
+        "labels": (lh.ImageClassifier, [images, torch.eye(2)[classes]], {"num_classes": 2, "multilabel": True}),
+        "regressor": (lh.ImageRegressor, [images, torch.rand(4, 1)], {}),
+        "embedder": (lh.ImageEmbedder, [images, classes], {}),
+        "pairs": (lh.PairClassifier, [images, images, classes], {}),
+        "segmenter": (lh.ImageSegmenter, [images, classes[:, None, None].expand(4, 32, 32)], {"num_classes": 2}),
+        "restorer": (lh.ImageRestorer, [images, images], {}),
+    }
+    task, tensors, settings = data[kind]
+    return task("test_resnet", pretrained=False, **settings), tensors
+
+
+@pytest.mark.parametrize("kind", ["classifier", "labels", "regressor", "embedder", "pairs", "segmenter", "restorer"])
+def test_a_task_whose_outputs_are_nan_has_no_score(tmp_path: Path, kind: str) -> None:
+    task, tensors = _task(kind)
+    nn.init.constant_(task.param_groups()[-1][-1], torch.nan)
+    logged = _trainer(tmp_path).validate(task, DataLoader(TensorDataset(*tensors), 2), verbose=False)[0]
+    assert len(logged) > 2
+    assert {name: value for name, value in logged.items() if not math.isnan(value) and name != "val_loss"} == {}
 
 
 def test_optimizer_and_scheduler_can_be_chosen(tmp_path: Path) -> None:

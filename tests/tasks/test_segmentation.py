@@ -331,17 +331,18 @@ def test_settings_can_be_given_as_text(text: str, loss: Any) -> None:
 
 def validate(folder: Path, world_size: int) -> dict[str, float]:
     torch.manual_seed(3)
-    task, data = _segmenter(3), TensorDataset(IMAGES, _masks(3))
+    masks = _masks(3)
+    masks[:4], masks[5, :, 3:] = 255, 255  # so that ranks have different numbers of pixels
+    task, data = _segmenter(3, ignore_index=255, class_weights=[1, 2, 5]), TensorDataset(IMAGES, masks)
     sampler = DistributedSampler(data, world_size, int(os.environ.get("LOCAL_RANK", 0)), shuffle=False)
     strategy = "ddp" if world_size > 1 else "auto"
     trainer = _trainer(folder, strategy=strategy, devices=world_size, use_distributed_sampler=False)
-    logged = trainer.validate(task, DataLoader(data, 5, sampler=sampler), verbose=False)[0]
-    return {name: value for name, value in logged.items() if name != "val_loss"}
+    return dict(trainer.validate(task, DataLoader(data, 5, sampler=sampler), verbose=False)[0])
 
 
 def test_ranks_score_all_pixels(tmp_path: Path) -> None:
     ranks = run_processes(validate, 2, tmp_path, tmp_path, 2)
     assert ranks is not None
     alone = validate(tmp_path, 1)
-    assert len(alone) == 12
+    assert len(alone) == 13
     assert ranks == [pytest.approx(alone)] * 2

@@ -1,6 +1,7 @@
 """Atomic replacement of files, and locks between runs that write the same file."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lightning_heads.utils import files
-from lightning_heads.utils.files import locked, replacing, save_picture, save_tensors
+from lightning_heads.utils.files import locked, printable, replacing, save_picture, save_tensors
 
 
 def _fail_halfway(path: Path) -> None:
@@ -85,3 +86,7 @@ def test_waiting_ranks_retry_until_the_lock_is_acquired(tmp_path: Path, monkeypa
     answers = iter([False, False, True])
     with locked(tmp_path / "features.safetensors", lambda acquire: next(answers)):
         assert next(answers, None) is None
+
+
+def test_names_that_are_not_utf_8_are_printable() -> None:
+    assert printable(Path(os.fsdecode(b"caf\xe9")) / "K\u00fche.png") == "caf\\udce9/K\u00fche.png"

@@ -1,24 +1,48 @@
 """Creates timm models and reads their metadata."""
 
 import inspect
+import json
 from typing import Any
 
 import timm
 import torch
-from timm.models import group_parameters
+from timm.models import group_parameters, parse_model_name
+from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import Tensor, nn
 
 from ..backbone import depth_by_definition
+from .hub import check_reachable, check_weights_reachable
 
 # timm's models share attributes and methods that no common type declares
 TimmModel = Any
 
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+_CONFIG_PREFIX = "config:"
 
 
 def is_timm_name(name: str) -> bool:
-    """Tells whether timm can create `name`: an architecture, with or without a weight tag, or a hub address."""
-    return name.startswith(_HUB_PREFIXES) or timm.is_model(name)
+    """Tells whether timm can create `name`: an architecture, with or without a weight tag, or a hub address.
+
+    It may also be a result of `standalone_name`.
+    """
+    return name.startswith((*_HUB_PREFIXES, _CONFIG_PREFIX)) or timm.is_model(name)
+
+
+def standalone_name(name: str) -> str:
+    """Returns a name that creates the same architecture without the folder or network of a hub address.
+
+    It consists of `config:` and, as JSON, the contents of the `config.json` at that address: the architecture, its
+    arguments and the metadata of its weights. Other names are returned unchanged.
+    """
+    if not name.startswith(_HUB_PREFIXES):
+        return name
+    source, address = parse_model_name(name)
+    load = load_model_config_from_path if source == "local-dir" else load_model_config_from_hf
+    metadata, architecture, model_args = load(address)
+    metadata = {key: value for key, value in metadata.items() if not key.startswith("label_")}  # of the classifier
+    return _CONFIG_PREFIX + json.dumps(
+        {"architecture": architecture, "pretrained_cfg": metadata, "model_args": model_args}
+    )
 
 
 def is_timm_model(model: nn.Module) -> bool:
@@ -29,8 +53,19 @@ def is_timm_model(model: nn.Module) -> bool:
 def create_timm_model(
     name: str, pretrained: bool, image_size: tuple[int, int] | None = None, drop_path_rate: float = 0.0
 ) -> nn.Module:
-    """Creates a timm model with dynamic image size if it supports that, else for `image_size`."""
+    """Creates a timm model with dynamic image size if it supports that, else for `image_size`.
+
+    Raises:
+        OSError: If its configuration or weights have to be downloaded and cannot be.
+        ValueError: If it does not take `drop_path_rate`.
+    """
+    if name.startswith(("hf-hub:", "hf_hub:")):
+        check_reachable(name.partition(":")[2], "config.json")
     shared: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    if name.startswith(_CONFIG_PREFIX):
+        config = json.loads(name.removeprefix(_CONFIG_PREFIX))
+        name = config["architecture"]
+        shared = {**config["model_args"], **shared, "pretrained_cfg": config["pretrained_cfg"]}
     options: list[dict[str, Any]] = [
         {"dynamic_img_size": True},
         *([{"img_size": image_size}] if image_size else []),
@@ -39,7 +74,7 @@ def create_timm_model(
     for extra in options:
         try:
             with torch.device("meta"):  # cheap, and only the constructor knows which options it accepts
-                trial: TimmModel = timm.create_model(name, **shared, **extra)
+                trial: TimmModel = timm.create_model(name, **{**shared, **extra})
                 _, height, width = trial.pretrained_cfg["input_size"]
                 # where patches do not divide the model's own size, dynamic sizes do not work at all
                 if "dynamic_img_size" in extra and not takes(trial.eval(), torch.zeros(1, 3, height, width)):
@@ -48,8 +83,10 @@ def create_timm_model(
             if "unexpected keyword argument" not in str(error):
                 raise
         else:
-            return timm.create_model(name, pretrained=pretrained, **shared, **extra)
-    raise ValueError(f"Expected {name} to take {', '.join(shared)}, but it does not")
+            if pretrained:
+                check_weights_reachable(trial.pretrained_cfg)
+            return timm.create_model(name, pretrained=pretrained, **{**shared, **extra})
+    raise ValueError(f"Expected {name} to take drop_path_rate, but it does not")
 
 
 def takes(model: TimmModel, x: Tensor) -> bool:

@@ -54,7 +54,7 @@ def probe(
         std=tuple(cfg["std"]),
         input_size=size,
         fixed_size=fixed,
-        multiple=1 if fixed else _multiple(model, x, max(reductions, default=1)),
+        multiple=1 if fixed else _multiple(model, x, max(reductions, default=1), layout),
         layout=layout,
         num_features=last.shape[1],
         readout=parts,
@@ -120,14 +120,18 @@ def _intermediates(model: TimmModel, x: Tensor) -> list[Tensor]:
     return maps
 
 
-def _multiple(model: TimmModel, x: Tensor, coarsest: int) -> int:
-    """Returns the size that the metadata restricts the model to if only its multiples are accepted, else 1."""
+def _multiple(model: TimmModel, x: Tensor, coarsest: int, layout: Layout) -> int:
+    """Returns the number whose multiples alone are accepted as height and width, else 1.
+
+    It is the size that the metadata restricts the model to, or the size of the patches that become tokens.
+    """
     cfg = model.pretrained_cfg
     size: int | None = (cfg.get("min_input_size") or (x.shape if cfg.get("fixed_input_size") else [None]))[-1]
-    if size is None:
-        return 1
     with eval_mode(model):
-        return 1 if takes(model, x.new_zeros(1, x.shape[1], size + coarsest, size + coarsest)) else size
+        if size is not None and not takes(model, x.new_zeros(1, x.shape[1], size + coarsest, size + coarsest)):
+            return size
+        whole = layout == "tokens" and not takes(model, x.new_zeros(1, x.shape[1], x.shape[2] + 1, x.shape[3] + 1))
+        return coarsest if whole else 1
 
 
 def _with_parameters(model: nn.Module, called: list[str]) -> list[str]:

@@ -2,30 +2,36 @@
 
 import sys
 
-COMMANDS = {
-    "fit": "Trains a task and writes logs and checkpoints.",
-    "validate": "Evaluates a checkpoint on the validation data.",
-    "test": "Evaluates a checkpoint on the test data.",
-    "predict": "Writes the predictions of a checkpoint to csv or image files.",
-    "lr-find": "Suggests a learning rate and plots the loss against it.",
-    "embed": "Embeds a folder of images and writes an index.",
-    "nearest": "Finds the images of an index that are most similar to a query image.",
-}
-HELP = """usage: lightning-heads COMMAND [ARGUMENTS]
-
-{}
-
-Arguments of a command: lightning-heads COMMAND --help. A yaml file can set all of them: --config FILE."""
+from .cli.commands import HELP
 
 
 def run() -> None:
-    """Runs `main` without returning its result, which the installed script would take for an exit status."""
+    """Runs `main` without returning its result, which the installed script would take for an exit status.
+
+    Of an error that a check of this package raised, only its text is printed; of others, the traceback too.
+    """
     if sys.argv[1:] in (["-h"], ["--help"]):
-        print(HELP.format("\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())))
+        print(HELP)
         return
+    if not sys.argv[1:]:
+        sys.exit(f"{HELP}\n\nerror: Expected a command, but got none")
     from .cli.main import main  # loading torch and Lightning takes seconds
 
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if not _is_from_this_package(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _is_from_this_package(error: Exception) -> bool:
+    """Returns whether an exception was raised by code of this package, not by what it calls."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else traceback.tb_frame.f_globals["__name__"]
+    return bool(module.startswith("lightning_heads."))
 
 
 if __name__ == "__main__":

@@ -4,22 +4,15 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from ..optim.freezing import NormPolicy
-from ..utils.arguments import init_parameters
+from .commands import EVALUATIONS
 
-# Arguments of a model that are linked to an attribute of the data module.
-_FROM_DATA = {
-    "num_classes": "num_classes",
-    "num_outputs": "num_classes",
-    "class_names": "class_names",
-    "in_channels": "in_channels",
-}
+PROGRAM = "lightning-heads"
 
 
 class _Trainer(Trainer):
@@ -82,59 +75,30 @@ def main(args: Sequence[str] | None = None) -> Any:
     The commands are `fit`, `validate`, `test`, `predict` and `lr-find`; and `embed` and `nearest`, which search for
     similar images without a trainer and return None.
 
-    Classes may be named without their module (`ImageClassifier`, `OneCycle`). The number and names of the classes and
-    the channels of the images are taken from the data module. `predict` writes predictions to the folder of the logs:
-    to a csv file, or, for segmentation and restoration, to png files.
+    Values come from the command line, else from yaml files, else from the hyperparameters of the checkpoint. Classes
+    may be named without their module (`ImageClassifier`, `OneCycle`). The number and names of the classes and the
+    channels of the images are taken from the data module. `validate`, `test` and `predict` need a checkpoint, unless
+    `--untrained` is given. `predict` writes predictions to the folder of the logs: to a csv file, or, for segmentation
+    and restoration, to png files.
 
     Raises:
-        ValueError: If the configuration gives other classes than the data module has.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If the configuration gives other classes than the data module has, a command that evaluates gets no
+            checkpoint, or the checkpoint is of another class or model.
     """
     from jsonargparse import auto_cli
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-    import lightning_heads as lh
-
+    from .heads_cli import HeadsCLI
+    from .parser import HeadsParser
     from .search import embed_command, nearest_command
 
     search: Any = {"embed": embed_command, "nearest": nearest_command}
     given = [*(sys.argv[1:] if args is None else args)]
+    # a misspelled option must not be taken for an abbreviation
+    options: Any = {"allow_abbrev": False}
     if given and given[0] in search:
-        return auto_cli(search, given, as_positional=False, allow_abbrev=False)
-    writers = {"predictions": lh.PredictionWriter, "masks": lh.MaskWriter, "images": lh.ImageWriter}
-
-    class HeadsCLI(LightningCLI):
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            return {**LightningCLI.subcommands(), "lr-find": {"model", "datamodule"}}
-
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            for name, writer in writers.items():
-                parser.add_lightning_class_args(writer, name)
-            for argument, source in _FROM_DATA.items():
-                parser.link_arguments(f"data.{source}", f"model.init_args.{argument}", apply_on="instantiate")
-
-        def instantiate_classes(self) -> None:
-            model = self.config[self.subcommand].get("model")
-            given = {} if model is None else _linked_arguments(model)
-            super().instantiate_classes()
-            for argument, value in given.items():
-                known = getattr(self.datamodule, _FROM_DATA[argument], value)
-                if value != known:
-                    raise ValueError(f"Expected `{argument}` to be {known}, as the data has it, but got {value}")
-
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            trainer: Any = super().instantiate_trainer(**kwargs)
-            kinds = {lh.ImageSegmenter: "masks", lh.ImageRestorer: "images"}
-            used = next((name for kind, name in kinds.items() if isinstance(self.model, kind)), "predictions")
-            config = self.config_init[self.subcommand]
-            unused = [config[name] for name in writers if name != used]
-            trainer.callbacks[:] = [each for each in trainer.callbacks if each not in unused]
-            return trainer  # type: ignore[no-any-return]
-
-        def before_predict(self) -> None:
-            # predictions are written to files; a list of all of them could fill the memory
-            self.config_init["predict"]["return_predictions"] = False
-
+        options |= {"prog": PROGRAM, "description": "Searches for similar images."}
+        return auto_cli(search, given, as_positional=False, parser_class=HeadsParser, **options)
     with warnings.catch_warnings():
         # a script may have command line arguments of its own
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
@@ -142,34 +106,17 @@ def main(args: Sequence[str] | None = None) -> Any:
             LightningModule,
             LightningDataModule,
             trainer_class=_Trainer,
+            parser_class=HeadsParser,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
-            # a misspelled option must not be taken for an abbreviation
             parser_kwargs={
-                "allow_abbrev": False,
+                "prog": PROGRAM,
                 "epilog": "Without a trainer: embed, nearest, which search for similar images.",
-                **{name: {"allow_abbrev": False} for name in HeadsCLI.subcommands()},
+                **options,
+                **{name: {"evaluates": name in EVALUATIONS, **options} for name in HeadsCLI.subcommands()},
             },
             args=None if args is None else given,
         )
-
-
-def _linked_arguments(model: Any) -> dict[str, Any]:
-    """Returns the linked arguments that the configuration sets, and drops those that the model's class lacks.
-
-    Lightning adds every linked argument when it reads a checkpoint's hyperparameters.
-    """
-    module, _, name = model.class_path.rpartition(".")
-    takes = init_parameters(getattr(import_module(module), name))
-    given = {}
-    for argument in _FROM_DATA:
-        value = model.init_args.get(argument)
-        if argument not in takes:
-            model.init_args.pop(argument, None)
-            model.get("dict_kwargs", {}).pop(argument, None)
-        elif value is not None and value != takes[argument].default:
-            given[argument] = value
-    return given

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightning_heads.__main__ import COMMANDS
+from lightning_heads.cli.commands import COMMANDS
 from lightning_heads.cli.main import main
 
 CONFIGS = sorted((Path(__file__).parent / "conf").rglob("*.yaml"))

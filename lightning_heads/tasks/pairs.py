@@ -84,9 +84,6 @@ class PairClassifier(TransferModule):
         )
         self.save_hyperparameters()
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]  # the names of an export
-        return super().forward(first, second)
-
     def activation(self, outputs: Tensor) -> Tensor:
         """Converts logits `(b, 2)` to probabilities."""
         return outputs.softmax(dim=1)

@@ -2,16 +2,17 @@
 
 import operator
 from collections.abc import Mapping, Sequence, Set
+from pathlib import PurePath
 from typing import Any
 
 from torch import Tensor
 
 
 def plain_values(value: Any) -> Any:
-    """Converts numbers, strings and arrays of NumPy, and containers of any values, to Python's own types.
+    """Converts numbers, strings and arrays of NumPy, paths, and containers of such values to Python's own types.
 
     Checkpoints of the result load with `weights_only=True`. Mappings become dicts, sequences lists, except for tuples
-    and sets. Tensors and any other objects are returned unchanged.
+    and sets, paths strings. Tensors and any other objects are returned unchanged.
 
     >>> import numpy as np
     >>> plain_values({"lr": (np.float64(0.1), 1), "names": np.unique(["b", "a"])})
@@ -21,6 +22,8 @@ def plain_values(value: Any) -> Any:
         return value
     if hasattr(value, "tolist"):  # of NumPy, also numbers and strings, and of pandas
         return value.tolist()
+    if isinstance(value, PurePath):
+        return str(value)
     if isinstance(value, Mapping):
         return {plain_values(key): plain_values(each) for key, each in value.items()}
     if isinstance(value, tuple):

@@ -108,7 +108,6 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "coat_tiny": {"serial_depths": (1, 1, 1, 1), "parallel_depth": 1},
     "convit_tiny": {"depth": 3, "local_up_to_layer": 2},
     "crossvit_tiny_240": {"depth": ((1, 1, 0), (1, 1, 0), (1, 1, 0))},
-    "deit_tiny_distilled_patch16_224": {"depth": 3, "img_size": 64},
     "densenet121": {"block_config": (2, 2, 2, 2)},
     "rexnet_100": {"depth_mult": 0.5},
     "tiny_vit_5m_224": {"depths": (1, 1, 1, 1)},

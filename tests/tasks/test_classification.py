@@ -75,7 +75,7 @@ def test_checkpoint_loads_without_arguments_and_gives_equal_outputs(tmp_path: Pa
     torch.testing.assert_close(loaded.eval()(x), task.eval()(x), atol=0, rtol=0)
     if kind != "regressor":
         assert loaded.class_names == ["sun", "sea"]
-    assert task.hparams["weights"] == weights
+    assert task.hparams["weights"] == str(weights)
 
 
 def test_metrics_equal_scikit_learns(tmp_path: Path) -> None:

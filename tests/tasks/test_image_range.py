@@ -32,12 +32,6 @@ TASKS: dict[str, tuple[Callable[[], lh.TransferModule], list[Tensor]]] = {
         lambda: lh.TransferModule(lh.DenseModel("test_resnet", 2, pretrained=False), nn.CrossEntropyLoss()),
         [IMAGES, MASKS],
     ),
-    "a sequence": (
-        lambda: lh.TransferModule(
-            nn.Sequential(lh.Encoder("test_resnet", pretrained=False), lh.create_head(256, 2)), nn.CrossEntropyLoss()
-        ),
-        [IMAGES, CLASSES],
-    ),
 }
 
 

@@ -170,7 +170,7 @@ def test_checkpoint_loads_without_arguments_and_has_the_same_loss(
     x, y = _images(), _images()
     torch.testing.assert_close(loaded.eval()(x), task.eval()(x), atol=0, rtol=0)
     torch.testing.assert_close(loaded.criterion(x, y), task.criterion(x, y), atol=0, rtol=0)
-    assert task.hparams["feature_weights"] == settings["feature_weights"]
+    assert task.hparams["feature_weights"] == str(settings["feature_weights"])
     trainer_for(tmp_path, [], epochs=1).fit(loaded.train(), _loader(_images()))  # nor are they needed to train further
 
 

@@ -195,7 +195,8 @@ class Encoder(nn.Module):
         """
         check_image_type(x)
         if self._normalize and bool(torch.cat([self.mean, self.std]).abs().max() <= 1):
-            check_image_range(x)
+            advice = ", and leave their normalization to the encoder, or pass it `mean` and `std` in their units"
+            check_image_range(x, advice=advice)
 
     def keep_pyramid(self) -> None:
         """Drops the parameters that `pyramid` does not depend on, in place; `forward` raises from then on."""
@@ -276,12 +277,16 @@ def as_encoder(
 def check_images(model: nn.Module, *inputs: Tensor) -> None:
     """Checks the range of those inputs of a model that are images, if its attribute `encoder` is an `Encoder`.
 
-    Other models and inputs, such as numbers beside the images, are not checked.
+    So are those of an `nn.Sequential` that begins with such a model or an `Encoder`. Other models and inputs, such as
+    numbers beside the images, are not checked.
 
     Raises:
         ValueError: If images are not in about 0..1; see `Encoder.check_range`.
     """
-    encoder = uncompiled(getattr(uncompiled(model), "encoder", None))
+    first = uncompiled(model)
+    while isinstance(first, nn.Sequential) and len(first):
+        first = uncompiled(first[0])
+    encoder = first if isinstance(first, Encoder) else uncompiled(getattr(first, "encoder", None))
     if isinstance(encoder, Encoder):
         for x in inputs:
             if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == encoder.in_channels:

@@ -188,9 +188,9 @@ class ImageRestorer(TransferModule):
         check_shapes(outputs, target)
 
     def check_first_batch(self, batch: Any) -> None:
-        """Checks the range of the inputs and of the targets."""
+        """Checks the range of the inputs and, in training and evaluation, of the targets."""
         super().check_first_batch(batch)
-        if not isinstance(batch, Tensor) and len(batch) > 1:
+        if isinstance(batch, (list, tuple)) and len(batch) > 1 and not self.trainer.predicting:
             check_image_range(batch[1], "targets")
 
     def metric_target(self, target: Tensor) -> Tensor:

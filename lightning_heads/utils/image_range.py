@@ -16,7 +16,7 @@ def check_image_type(images: Tensor, name: str = "images") -> None:
         )
 
 
-def check_image_range(images: Tensor, name: str = "images") -> None:
+def check_image_range(images: Tensor, name: str = "images", advice: str = "") -> None:
     """Raises ValueError for images of integers, or with values far outside of 0..1; waits for their device.
 
     Values from -0.5 to 1.5 are accepted, and few that exceed this range, as noise has them, too: the mean distance of
@@ -25,6 +25,7 @@ def check_image_range(images: Tensor, name: str = "images") -> None:
     Args:
         images: Images of any shape.
         name: What the images are, for the error.
+        advice: What else can be done, for the error.
     """
     check_image_type(images, name)
     distances = ((images.float() - 0.5).abs() - 0.5 - _MARGIN).clamp(min=0)
@@ -32,6 +33,5 @@ def check_image_range(images: Tensor, name: str = "images") -> None:
         low, high = (float(bound) for bound in images.aminmax())
         raise ValueError(
             f"Expected {name} in 0..1, but this batch has values from {low:g} to {high:g}; scale them to 0..1, for "
-            "example by a division by 255. The encoder normalizes its input: `mean` and `std` in the units of the "
-            "images replace those of its weights, and `normalize=False` leaves it to your data"
+            f"example by a division by 255{advice}"
         )

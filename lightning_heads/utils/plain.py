@@ -18,10 +18,11 @@ def plain_values(value: Any) -> Any:
     >>> plain_values({"lr": (np.float64(0.1), 1), "names": np.unique(["b", "a"])})
     {'lr': (0.1, 1), 'names': ['a', 'b']}
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, (Tensor, type)):
         return value
     if hasattr(value, "tolist"):  # of NumPy, also numbers and strings, and of pandas
-        return value.tolist()
+        listed = value.tolist()
+        return plain_values(listed) if isinstance(listed, list) else listed
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
@@ -41,8 +42,9 @@ def size_pair(size: Any) -> tuple[int, int]:
     Raises:
         ValueError: If they are neither.
     """
+    size = plain_values(size)
     try:
-        height, width = size if hasattr(size, "__len__") else (size, size)
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return operator.index(height), operator.index(width)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Expected a size of one integer or of two, height and width, but got {size!r}") from error

@@ -32,6 +32,12 @@ TASKS: dict[str, tuple[Callable[[], lh.TransferModule], list[Tensor]]] = {
         lambda: lh.TransferModule(lh.DenseModel("test_resnet", 2, pretrained=False), nn.CrossEntropyLoss()),
         [IMAGES, MASKS],
     ),
+    "a sequence": (
+        lambda: lh.TransferModule(
+            nn.Sequential(lh.Encoder("test_resnet", pretrained=False), lh.create_head(96, 2)), nn.CrossEntropyLoss()
+        ),
+        [IMAGES, CLASSES],
+    ),
 }
 
 
@@ -72,6 +78,11 @@ def test_every_stage_looks_at_its_first_batch(tmp_path: Path, stage: str, unit: 
     }
     with pytest.raises(ValueError, match=message):
         run[stage]()
+
+
+def test_what_follows_the_inputs_in_a_prediction_is_not_looked_at(tmp_path: Path) -> None:
+    task, trainer = TASKS["restoration"][0](), trainer_for(tmp_path, [])
+    assert len(trainer.predict(task, _loader(IMAGES, torch.arange(4)))) == 2
 
 
 class Recorded(lh.ImageClassifier):

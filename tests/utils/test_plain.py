@@ -35,7 +35,7 @@ def _types(value: Any) -> Any:
         (np.array([[1, 2]]), [[1, 2]]),
         (np.unique(["b", "a"]), ["a", "b"]),
         (np.array(2.0), 2.0),
-        (np.array(["a", None], dtype=object), ["a", None]),
+        (np.array([np.str_("a"), None], dtype=object), ["a", None]),
         ([np.float64(1), (np.int8(2), None)], [1.0, (2, None)]),
         ({np.str_("dice"): np.float64(1), "nested": {"a": [np.int64(1)]}}, {"dice": 1.0, "nested": {"a": [1]}}),
         ({np.int64(1)}, {1}),
@@ -57,14 +57,16 @@ def test_values_are_plain(value: Any, plain: Any) -> None:
     assert _types(got) == _types(plain)
 
 
-@pytest.mark.parametrize("value", [torch.rand(2), torch.float16, len, object()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "value", [torch.rand(2), torch.float16, np.float32, len, object()], ids=lambda x: type(x).__name__
+)
 def test_other_values_are_kept(value: object) -> None:
     assert plain_values(value) is value
 
 
 @pytest.mark.parametrize("convert", [int, np.int64, np.uint8])
 def test_a_size_is_a_number_or_a_pair(convert: Callable[[int], Any]) -> None:
-    for size in (convert(64), [convert(64)] * 2, np.array([64, 64]), (convert(64), 64)):
+    for size in (convert(64), [convert(64)] * 2, np.array([64, 64]), np.array(64), (convert(64), 64)):
         assert size_pair(size) == (64, 64)
         assert [type(side) for side in size_pair(size)] == [int, int]
     assert size_pair((32, 40)) == (32, 40)

@@ -3,45 +3,28 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
-from ..utils.tensors import at_least_float32
+from .embedding_metric import EmbeddingMetric
 
 # cosine similarities computed at once: 16 MB in float32, and up to twenty times as much to rank them
 _BLOCK = 2**22
 
 
-class _Retrieval(Metric):
+class _Retrieval(EmbeddingMetric):
     """Base class of retrieval metrics: the mean score of queries, each a sample that all others are ranked for.
 
     Samples are ranked by cosine similarity; relevant are those of the query's class. Where similarities are equal up to
     rounding, the score is the mean over all orders. A sample that is alone in its class is no query, but is ranked for
     the others. Without any query, or with embeddings that are not finite, it is NaN. With several ranks (processes),
     Lightning's distributed sampler repeats a few samples to give each rank as many, and these retrieve their own
-    copies: compute scores of small data sets on one rank. The embeddings `(b, d)` and class indices `(b,)` of all
-    batches are stored until `compute`.
+    copies: compute scores of small data sets on one rank.
     """
 
-    full_state_update = False
     higher_is_better = True
-    is_differentiable = False
-    embeddings: list[Tensor]
-    labels: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("embeddings", [], dist_reduce_fx="cat")
-        self.add_state("labels", [], dist_reduce_fx="cat")
-
-    def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Stores a batch."""
-        self.embeddings.append(F.normalize(at_least_float32(embeddings.detach()), dim=1))
-        self.labels.append(labels)
 
     def compute(self) -> Tensor:
         """Returns the mean score of all queries."""
-        embeddings, labels = dim_zero_cat(self.embeddings), dim_zero_cat(self.labels)
+        embeddings, labels = self.stored()
         _, classes, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
         queries = (sizes[classes] > 1).nonzero()[:, 0]
         step = 16 * torch.finfo(embeddings.dtype).eps  # similarities of equal pairs differ by a few eps

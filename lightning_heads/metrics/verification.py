@@ -1,4 +1,4 @@
-"""Metrics of pair verification."""
+"""Equal error rate of scored pairs."""
 
 import torch
 import torch.nn.functional as F
@@ -39,17 +39,20 @@ class EqualErrorRate(Metric):
         scores, order = dim_zero_cat(self.scores).sort(descending=True)
         positive = dim_zero_cat(self.targets)[order]
         last = F.pad(scores[1:] != scores[:-1], (0, 1), value=True)  # the last of each run of equal scores
-        false_positive_rate = _acceptance_rates(~positive, last)
-        false_negative_rate = 1 - _acceptance_rates(positive, last)
-        # rises from -1, where all are rejected, to 1, where all are accepted
-        difference = false_positive_rate - false_negative_rate
-        after = (difference >= 0).long().argmax()
-        rate = torch.lerp(
-            false_positive_rate[after - 1],
-            false_positive_rate[after],
-            difference[after - 1] / (difference[after - 1] - difference[after]),
-        )
+        rate = equal_error_rate(_acceptance_rates(~positive, last), _acceptance_rates(positive, last))
         return rate.where(~scores.isnan().any(), torch.nan)
+
+
+def equal_error_rate(false_positive_rate: Tensor, true_positive_rate: Tensor) -> Tensor:
+    """Returns the rate at which both kinds of error are equally frequent, of rates that rise from 0 to 1."""
+    # rises from -1, where all are rejected, to 1, where all are accepted
+    difference = false_positive_rate + true_positive_rate - 1
+    after = (difference >= 0).long().argmax()
+    return torch.lerp(
+        false_positive_rate[after - 1],
+        false_positive_rate[after],
+        difference[after - 1] / (difference[after - 1] - difference[after]),
+    )
 
 
 def _acceptance_rates(selected: Tensor, last: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Metric learning of image embeddings."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,12 @@ from torchmetrics import Metric
 from ..encoders import Encoder
 from ..encoders.encoder import EncoderArgs
 from ..losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
+from ..metrics.embedding_verification import EmbeddingEqualErrorRate, VerificationAccuracy, VerificationThreshold
 from ..metrics.retrieval import RecallAtK, RetrievalMAP
 from ..models import ImageModel
 from ..optim.param_groups import Splitter
 from ..utils.arguments import Unpack, forwards, with_defaults
+from ..utils.modules import eval_mode
 from ..utils.tensors import at_least_float32
 from .base import LR, TransferModule
 
@@ -33,6 +36,11 @@ class ImageEmbedder(TransferModule):
     evaluation may be of other classes than training. Predictions are embeddings `(b, embedding_size)`. `recall_at_1`,
     `recall_at_5` and `mean_average_precision` are logged in validation and test, where each image of the data set is a
     query among all others.
+
+    `verify` tells whether two images are of one class. Its threshold is the attribute `threshold`, which validation
+    sets to the most accurate one, and checkpoints have. `equal_error_rate` and `accuracy` of verification are logged as
+    well, of all pairs of images, where those of one class count as much as those of different classes. The accuracy of
+    validation is that at the best threshold, that of test at the `threshold`, or the best one if there is none.
 
     The losses are of the pairs in a batch, which needs several images of each class: set `images_per_class` of the data
     module. The loss in validation therefore depends on the order of the images; select checkpoints by another metric.
@@ -98,15 +106,57 @@ class ImageEmbedder(TransferModule):
             "recall_at_1": RecallAtK(1),
             "recall_at_5": RecallAtK(5),
             "mean_average_precision": RetrievalMAP(),
+            "equal_error_rate": EmbeddingEqualErrorRate(),
+            "accuracy": VerificationAccuracy(),
         }
         super().__init__(
             model, criterion, metrics, lr=lr, optimizer=optimizer, lr_scheduler=lr_scheduler, splitter=splitter
         )
         self.save_hyperparameters()
+        self.threshold: float | None = None
+        self._best_threshold = VerificationThreshold()
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Normalizes embeddings to unit length."""
         return F.normalize(at_least_float32(outputs), dim=1)
+
+    def verify(self, first: Tensor, second: Tensor) -> Tensor:
+        """Returns whether each pair of two batches of images in 0..1, `(b, c, h, w)`, is of one class, bool `(b,)`.
+
+        Embeddings are computed in evaluation mode, without gradients.
+
+        Raises:
+            ValueError: If there is no threshold, as there was no validation with pairs of one class and of different
+                classes.
+        """
+        if self.threshold is None:
+            raise ValueError("Expected a threshold, which validation sets; validate the task, or set its `threshold`")
+        with eval_mode(self), torch.no_grad():
+            return (self.predict(first) * self.predict(second)).sum(dim=1) > self.threshold
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        outputs = super().validation_step(batch, batch_idx)
+        self._best_threshold.update(outputs["predictions"], outputs["target"])
+        return outputs
+
+    def on_validation_epoch_end(self) -> None:
+        """Sets the threshold, unless the images have no pair of one class, or no pair of different classes."""
+        super().on_validation_epoch_end()
+        threshold = float(self._best_threshold.compute())
+        self._best_threshold.reset()
+        if math.isfinite(threshold) and not self.trainer.sanity_checking:
+            self.threshold = threshold
+
+    def on_test_epoch_start(self) -> None:
+        cast(VerificationAccuracy, self.test_metrics["accuracy"]).threshold = self.threshold
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["threshold"] = self.threshold
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.threshold = checkpoint.get("threshold")
 
     def check_batch(self, outputs: Tensor, target: Tensor, batch_idx: int) -> None:
         """Checks the target, and warns if the first training batch of an epoch has no two images of one class."""

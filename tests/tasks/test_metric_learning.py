@@ -1,3 +1,4 @@
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_heads.losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
+from lightning_heads.metrics import EqualErrorRate
 from lightning_heads.metrics.retrieval import RecallAtK, RetrievalMAP
 from lightning_heads.tasks.metric_learning import ImageEmbedder
 from tests.helpers import run_processes, trainer_for
@@ -50,6 +52,43 @@ def test_it_learns_and_logs_the_metrics_of_its_embeddings(tmp_path: Path, loss: 
         ("mean_average_precision", RetrievalMAP()),
     ):
         assert tested[f"test_{name}"] == pytest.approx(metric(embeddings, labels).item(), abs=1e-6)
+    # the threshold is that of validation
+    assert task.threshold is not None
+    first, second = torch.triu_indices(21, 21, 1)
+    same = labels[first] == labels[second]
+    found = task.verify(unseen.tensors[0][first], unseen.tensors[0][second])
+    accuracy = (found[same].float().mean() + (~found[~same]).float().mean()) / 2
+    assert tested["test_accuracy"] == pytest.approx(accuracy.item(), abs=1e-6)
+    error_rate = EqualErrorRate()((embeddings[first] * embeddings[second]).sum(dim=1), same)
+    assert tested["test_equal_error_rate"] == pytest.approx(error_rate.item(), abs=1e-3)
+
+
+def test_the_threshold_is_the_best_of_validation_and_kept(tmp_path: Path) -> None:
+    data, other = (DataLoader(_images(torch.arange(24) % count), 7) for count in (4, 3))
+    task = _task(loss="nt_xent")
+    with pytest.raises(ValueError, match="a threshold, which validation sets"):
+        task.verify(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
+    trainer = trainer_for(tmp_path, [], 1, num_sanity_val_steps=2)
+    trainer.fit(task, data, data)
+    threshold = task.threshold
+    assert threshold is not None
+    best = float(trainer.callback_metrics["val_accuracy"])
+    for shift in (-0.05, 0, 0.05):
+        task.threshold = threshold + shift
+        accuracy = trainer_for(tmp_path, []).test(task, data, verbose=False)[0]["test_accuracy"]
+        assert accuracy == pytest.approx(best, abs=1e-6) if shift == 0 else accuracy <= best + 1e-6
+    task.threshold = threshold
+    trainer.save_checkpoint(tmp_path / "embedder.ckpt")
+    loaded = ImageEmbedder.load_from_checkpoint(tmp_path / "embedder.ckpt", weights_only=True)
+    assert loaded.threshold == threshold
+    trainer_for(tmp_path, []).test(_task(loss="nt_xent"), other, ckpt_path=tmp_path / "embedder.ckpt", verbose=False)
+    # images of one class, or all of different ones, leave it as it is
+    for labels in (torch.zeros(4, dtype=torch.long), torch.arange(4)):
+        scores = trainer_for(tmp_path, []).validate(loaded, DataLoader(_images(labels), 2), verbose=False)[0]
+        assert loaded.threshold == threshold
+        assert math.isnan(scores["val_accuracy"])
+    trainer_for(tmp_path, []).validate(loaded, other, verbose=False)
+    assert loaded.threshold != threshold
 
 
 @pytest.mark.parametrize(
@@ -109,7 +148,9 @@ def test_images_are_searched_over_all_ranks(tmp_path: Path) -> None:
     ranks = run_processes(_test_rank, 2, tmp_path, tmp_path, 2)
     alone = _test_rank(tmp_path, 1)
     assert ranks is not None
-    for name in ("test_recall_at_1", "test_recall_at_5", "test_mean_average_precision"):
+    for name in (
+        f"test_{score}" for score in ("recall_at_1", "mean_average_precision", "equal_error_rate", "accuracy")
+    ):
         assert ranks[0][name] == ranks[1][name] == pytest.approx(alone[name])
 
 

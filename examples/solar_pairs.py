@@ -52,7 +52,7 @@ def main() -> None:
         augment=False,
     )
     weights = FOLDER / f"{ENCODER}.safetensors"
-    task = lh.PairClassifier(ENCODER, weights=weights, lr=3e-3)
+    task = lh.PairClassifier(ENCODER, weights=weights, comparison="concatenation", lr=3e-3)
     recipe = lh.Phases([lh.Phase(4, train_from=-1), lh.Phase(4, lr=(1e-6, 1e-4))])
     trainer = L.Trainer(max_epochs=8, callbacks=[recipe], default_root_dir=FOLDER, logger=False, devices=1)
     trainer.fit(task, data)

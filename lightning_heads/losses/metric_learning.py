@@ -22,14 +22,19 @@ class _EmbeddingLoss(nn.Module):
                 f"Expected embeddings (b, d) and class indices (b,), but got {tuple(embeddings.shape)} and "
                 f"{labels.dtype} of {tuple(labels.shape)}"
             )
-        different = labels[:, None] != labels
-        same = ~(different | torch.eye(len(labels), dtype=torch.bool, device=labels.device))
+        same, different = pair_masks(labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.pair_loss(F.normalize(at_least_float32(embeddings), dim=1), same, different)
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
         """Returns the loss of unit vectors `(b, d)`, with masks `(b, b)` of pairs of the same and different classes."""
         raise NotImplementedError
+
+
+def pair_masks(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns masks `(b, b)` of the pairs of two samples of one class, and of different classes, by labels `(b,)`."""
+    different = labels[:, None] != labels
+    return ~(different | torch.eye(len(labels), dtype=torch.bool, device=labels.device)), different
 
 
 class ContrastiveLoss(_EmbeddingLoss):
@@ -120,10 +125,14 @@ class NTXentLoss(_EmbeddingLoss):
         self.temperature = temperature
 
     def pair_loss(self, unit: Tensor, same: Tensor, different: Tensor) -> Tensor:
-        logits = unit @ unit.mT / self.temperature
-        # not -inf, whose gradients would be NaN for a sample without negatives
-        negatives = logits.masked_fill(~different, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
-        return (F.softplus(negatives - logits) * same).sum() / same.sum().clamp(min=1)
+        return nt_xent(unit @ unit.mT / self.temperature, same, different)
+
+
+def nt_xent(logits: Tensor, same: Tensor, different: Tensor) -> Tensor:
+    """NT-Xent loss of logits `(b, b)`, with masks `(b, b)` of pairs of the same and different classes."""
+    # not -inf, whose gradients would be NaN for a sample without negatives
+    negatives = logits.masked_fill(~different, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
+    return (F.softplus(negatives - logits) * same).sum() / same.sum().clamp(min=1)
 
 
 def _distances(unit: Tensor) -> Tensor:

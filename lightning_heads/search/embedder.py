@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data.images.datamodule import Resize
 from ..encoders import Encoder
+from ..models import SiameseModel
 from ..tasks import TransferModule
 from ..tasks.checkpoint import imported_class, read_checkpoint, saved_class_path
 from ..tasks.metric_learning import ImageEmbedder
@@ -47,8 +48,9 @@ class EmbeddingConfig:
 class Embedder(nn.Module):
     """Maps images in 0..1, `(b, c, h, w)`, to embeddings `(b, d)`.
 
-    For an `ImageEmbedder` these are its predictions; for any other model with an encoder, the global average pooling
-    of the encoder's last feature map.
+    For an `ImageEmbedder` these are its predictions; for a `SiameseModel` or `PairClassifier` with the comparison
+    `cosine`, the embeddings that it compares; for any other model with an encoder, the global average pooling of the
+    encoder's last feature map.
 
     Args:
         model: An encoder, or a model or task that has one.
@@ -62,15 +64,22 @@ class Embedder(nn.Module):
         model = uncompiled(model)
         self.encoder = _encoder(model)
         self.task = model if isinstance(model, ImageEmbedder) else None
+        inner = uncompiled(getattr(model, "model", model))
+        self.pairs = inner if isinstance(inner, SiameseModel) and inner.comparison == "cosine" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.encoder(images).mean(dim=(2, 3)) if self.task is None else self.task.predict(images)
+        if self.task is not None:
+            return self.task.predict(images)
+        if self.pairs is not None:
+            return self.pairs.embeddings(self.pairs.features(images))
+        out: Tensor = self.encoder(images).mean(dim=(2, 3))
         return out
 
     def fingerprint(self) -> str:
         """Returns a digest of all weights and buffers; embeddings are comparable only if it is the same."""
         digest = hashlib.blake2b(digest_size=16)
-        for name, value in (self.encoder if self.task is None else self.task.model).state_dict().items():
+        owner = self.encoder if self.task is None else self.task.model
+        for name, value in (self.pairs or owner).state_dict().items():
             digest.update(uncompiled_name(name).encode())
             digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()

@@ -1,19 +1,20 @@
 """Verification of pairs of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
+from ..losses.verification import PairLoss
 from ..metrics import EqualErrorRate, PropagateNaN
 from ..models import SiameseModel
-from ..models.siamese import SiameseModelArgs
+from ..models.siamese import Comparison, SiameseModelArgs
 from ..optim.param_groups import Splitter
 from ..utils.arguments import Unpack, forwards, with_defaults
 from .base import LR, TransferModule
@@ -27,9 +28,16 @@ class PairClassifier(TransferModule):
     and 1 of any type. Predictions are the probabilities `(b, 2)` of `different` and `same`. Accuracy, the area under
     the ROC curve and the equal error rate are logged in validation and test.
 
+    By default images are compared by the cosine similarity of their embeddings. The training loss is then that of all
+    pairs that the images of a batch form, if the batch has their class indices `(b, 2)` last, as those of `PairData`
+    have for pairs that are drawn; otherwise, and in evaluation, it is the cross-entropy of the given pairs. The model
+    of fastai's book has `comparison="concatenation"`.
+
     Args:
         encoder: Name of a timm architecture, with or without a weight tag, or of a torchvision one, with the prefix
             `torchvision/` where timm has the name too.
+        comparison: How the images of a pair are compared: by the `cosine` similarity of their embeddings, or by a head
+            on the `concatenation` of their features, their absolute `difference`, their `product`, or `all` of these.
         label_smoothing: Fraction of each target that is spread evenly over both classes (Szegedy 2016).
         pretrained: Whether the encoder gets its pretrained weights, downloaded where needed.
         weights: Local file with the weights of the encoder, in place of a download.
@@ -43,11 +51,13 @@ class PairClassifier(TransferModule):
     """
 
     class_names = ("different", "same")
+    takes_features = False  # beside `forward`, which `FeatureCache` checks
 
     def __init__(
         self,
         encoder: str,
         *,
+        comparison: Comparison = "cosine",
         label_smoothing: float = 0.0,
         pretrained: bool = True,
         weights: str | Path | None = None,
@@ -63,6 +73,7 @@ class PairClassifier(TransferModule):
             encoder,
             head=None,
             num_outputs=2,
+            comparison=comparison,
             pretrained=pretrained,
             weights=weights,
             in_channels=in_channels,
@@ -75,7 +86,7 @@ class PairClassifier(TransferModule):
         }
         super().__init__(
             model,
-            _PairLoss(label_smoothing=label_smoothing),
+            PairLoss(label_smoothing=label_smoothing),
             metrics,
             lr=lr,
             optimizer=optimizer,
@@ -83,6 +94,25 @@ class PairClassifier(TransferModule):
             splitter=splitter,
         )
         self.save_hyperparameters()
+
+    def forward(self, x: Tensor, *others: Tensor, all_pairs: bool = False) -> Tensor:
+        run: Any = self.model.from_features if self.takes_features else self.model
+        out: Tensor = run(x, *others, all_pairs)
+        return out
+
+    @property
+    def trains_on_all_pairs(self) -> bool:
+        """Whether training uses the classes of images, to compute the loss of all pairs of a batch."""
+        return bool(self.model.comparison == "cosine")
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        if len(batch) < 4 or not self.trains_on_all_pairs:
+            return super().training_step(batch, batch_idx)
+        first, second, _, classes = batch
+        criterion = cast(PairLoss, self.criterion)
+        loss = criterion.all_pairs(self(first, second, all_pairs=True), classes.T.flatten())
+        self.log("train_loss", loss, batch_size=len(classes), prog_bar=True)
+        return loss
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Converts logits `(b, 2)` to probabilities."""
@@ -98,10 +128,3 @@ class PairClassifier(TransferModule):
     def metric_target(self, target: Tensor) -> Tensor:
         """Converts targets of any type to class indices."""
         return target.long()
-
-
-class _PairLoss(nn.CrossEntropyLoss):
-    """Cross-entropy of logits `(b, 2)` and targets `(b,)` of any type."""
-
-    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
-        return super().forward(outputs, target.long())

@@ -172,7 +172,7 @@ def ours(
 ) -> dict[str, float]:
     train, valid = paired(cells["train"], seed, fixed=False), paired(cells["valid"], seed, fixed=True)
     torch.manual_seed(seed)
-    task = lh.PairClassifier(ENCODER, weights=weights, lr=3e-3)
+    task = lh.PairClassifier(ENCODER, weights=weights, comparison="concatenation", lr=3e-3)
     recipe = lh.Phases(
         [lh.Phase(FROZEN, train_from=-1, norm="eval" if cached else "train"), lh.Phase(UNFROZEN, lr=(1e-6, 1e-4))]
     )

@@ -84,6 +84,35 @@ def test_comparisons(comparison: Any, concat_pool: bool) -> None:
     torch.testing.assert_close(model(first, second), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_cosine_compares_embeddings() -> None:
+    model = _tiny(comparison="cosine", embedding_size=8).eval()
+    first, second = torch.rand(2, 3, 3, 32, 32)
+    a, b = (model.head(model.encoder(x)) for x in (first, second))
+    same = model.log_scale.exp() * (nn.functional.cosine_similarity(a, b) - model.threshold)
+    assert a.shape == (3, 8)
+    outputs = model(first, second)
+    torch.testing.assert_close(outputs.softmax(1)[:, 1], same.sigmoid())
+    torch.testing.assert_close(model(second, first), outputs)
+    both = torch.cat([a, b])
+    cosines = nn.functional.cosine_similarity(both[:, None], both, dim=2)
+    expected = model.log_scale.exp() * (cosines - model.threshold)
+    torch.testing.assert_close(model(first, second, all_pairs=True), expected, atol=1e-4, rtol=1e-4)
+    # images of two sizes, and a head that does not pool
+    assert model(first, torch.rand(3, 3, 64, 48)).shape == (3, 2)
+    head = nn.Sequential(nn.Conv2d(model.encoder.num_features, 4, 1), nn.Flatten())
+    assert SiameseModel(model.encoder, head, comparison="cosine").eval()(first, second).shape == (3, 2)
+
+
+def test_similarities_of_all_pairs_are_precise_under_autocast() -> None:
+    model = _tiny(comparison="cosine").eval()
+    features = model.features(torch.rand(4, 3, 32, 32))
+    expected = model.from_features(features, features, all_pairs=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model.from_features(features, features, all_pairs=True)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.diagonal(), expected.diagonal(), atol=1e-4, rtol=0)
+
+
 def test_symmetric_outputs_do_not_depend_on_the_order() -> None:
     model = _tiny(symmetric=True).eval()
     first, second = torch.rand(2, 3, 3, 32, 32)
@@ -111,11 +140,13 @@ def test_images_of_two_sizes_and_a_head_that_does_not_pool() -> None:
     torch.testing.assert_close(model(first, second), head(maps), atol=1e-5, rtol=1e-5)
 
 
-def test_groups_and_gradients_of_all_parameters() -> None:
-    model = _tiny(comparison="all", symmetric=True).train()
+@pytest.mark.parametrize("comparison", ["all", "cosine"])
+def test_groups_and_gradients_of_all_parameters(comparison: Any) -> None:
+    model = _tiny(comparison=comparison, symmetric=True).train()
     groups = model.param_groups()
     assert len(groups) == 3
-    assert {id(p) for p in groups[-1]} == {id(p) for p in model.head.parameters()}
+    assert {id(p) for group in groups for p in group} == {id(p) for p in model.parameters()}
+    assert {id(p) for p in groups[-1]}.isdisjoint(id(p) for p in model.encoder.parameters())
     model(*torch.rand(2, 4, 3, 32, 32)).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
@@ -130,6 +161,14 @@ def test_exports(symmetric: bool) -> None:
     torch.testing.assert_close(compiled(first, second), model(first, second), atol=1e-5, rtol=1e-5)
 
 
-def test_unknown_comparison_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`comparison` to be concatenation or .*, but got 'sum'"):
-        _tiny(comparison="sum")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"comparison": "sum"}, "`comparison` to be concatenation or .*, but got 'sum'"),
+        ({"comparison": "cosine", "num_outputs": 3}, "`num_outputs` to be 2 for the comparison cosine, but got 3"),
+        ({"comparison": "cosine", "embedding_size": 0}, "`embedding_size` to be at least 1, but got 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _tiny(**options)

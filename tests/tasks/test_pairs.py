@@ -8,10 +8,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from pytorch_metric_learning.losses import NTXentLoss as MetricLearningNTXent
 from sklearn.metrics import accuracy_score, roc_auc_score
 from torch.nn.functional import cross_entropy
 
 import lightning_heads as lh
+from lightning_heads.losses.verification import PairLoss
 from tests.helpers import trainer_for
 
 
@@ -33,6 +35,92 @@ def test_the_books_recipe_learns(make_image: Callable[..., Path], tmp_path: Path
     trainer.fit(task, _data(tmp_path / "levels", valid_fraction=0.3))
     assert trainer.callback_metrics["val_accuracy"] > 0.9
     assert {"val_auroc", "val_equal_error_rate", "val_loss", "train_loss"} <= set(trainer.callback_metrics)
+
+
+class Recorded(lh.PairClassifier):
+    """Records its training batches."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.seen = [tuple(part.shape) for part in batch]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "last"), [("cosine", [(8,), (8, 2)]), ("concatenation", [(8,)])], ids=["cosine", "book"]
+)
+def test_drawn_pairs_have_classes_where_the_loss_is_of_all_pairs(
+    class_folder: Path, tmp_path: Path, comparison: Any, last: list[tuple[int, ...]]
+) -> None:
+    task = Recorded("test_resnet", pretrained=False, comparison=comparison)
+    trainer_for(tmp_path, [], epochs=1).fit(task, _data(class_folder))
+    assert task.seen[2:] == last
+
+
+def test_the_training_loss_is_of_all_pairs_of_the_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = _task(ps=0.0, label_smoothing=0.1).train()
+    task.log = lambda *args, **options: None  # type: ignore[method-assign]
+    images, classes = torch.rand(6, 3, 32, 32), torch.tensor([0, 1, 2, 0, 0, 2])
+    pairs = classes.view(2, 3).T
+    loss = task.training_step([images[:3], images[3:], pairs[:, 0] == pairs[:, 1], pairs], 0)
+    embeddings = task.model.embeddings(task.model.features(images))
+    scale, threshold = task.model.log_scale.exp().item(), task.model.threshold
+    nt_xent = MetricLearningNTXent(temperature=1 / scale)(embeddings, classes)
+    same = torch.tensor([[a == b for b in classes] for a in classes])
+    kept = ~torch.eye(6, dtype=torch.bool)
+    probability = (scale * (embeddings @ embeddings.T - threshold)).sigmoid()
+    probability = probability.where(same, 1 - probability)  # of the right answer
+    entropy = -(0.95 * probability.log() + 0.05 * (1 - probability).log())
+    expected = nt_xent + (entropy[same & kept].mean() + entropy[~same].mean()) / 2
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_pairs_without_classes_train_on_the_given_pairs(tmp_path: Path) -> None:
+    task = _task(ps=0.0).eval()
+    task.log = lambda *args, **options: None  # type: ignore[method-assign]
+    first, second = torch.rand(2, 4, 3, 32, 32)
+    same = torch.tensor([True, False, False, True])
+    expected = cross_entropy(task(first, second), same.long())
+    torch.testing.assert_close(task.training_step([first, second, same], 0), expected)
+
+
+@pytest.mark.parametrize("same", [torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])], ids=["one class", "all differ"])
+def test_a_batch_without_a_kind_of_pair_has_a_finite_loss(same: torch.Tensor) -> None:
+    logits = torch.randn(3, 3, requires_grad=True)
+    loss = PairLoss().all_pairs(logits, same)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_images_of_a_class_are_told_apart_from_the_others(make_image: Callable[..., Path], tmp_path: Path) -> None:
+    for i in range(72):
+        make_image(f"levels/{i % 3}/{i}.png", level=60 + 60 * (i % 3), seed=i)
+    L.seed_everything(0, verbose=False)
+    task = _task(lr=3e-3, ps=0.0)
+    trainer = trainer_for(tmp_path, [], epochs=6)
+    trainer.fit(task, _data(tmp_path / "levels", valid_fraction=0.3))
+    assert trainer.callback_metrics["val_accuracy"] > 0.9
+    # the embeddings that are compared are those of the search
+    index = lh.embed(task, tmp_path / "levels", image_size=32, batch_size=72)
+    close = index.embeddings @ index.embeddings.T > task.model.threshold
+    classes = [Path(name).parent for name in index.names]
+    same = torch.tensor([[a == b for b in classes] for a in classes])
+    assert (close == same).float().mean() > 0.9
+
+
+def test_features_of_pairs_are_cached_with_their_classes(class_folder: Path, tmp_path: Path) -> None:
+    seen = {}
+    for name, cache in (("cached", [lh.FeatureCache(progress=False)]), ("images", [])):
+        L.seed_everything(0, verbose=False)
+        task = Recorded("test_resnet", pretrained=False, ps=0.0)
+        phases = lh.Phases([lh.Phase(train_from=-1, norm="eval")])
+        trainer = trainer_for(tmp_path, [phases, *cache], epochs=2)
+        trainer.fit(task, _data(class_folder, augment=False, resize="squish"))
+        seen[name] = task.seen, torch.stack([trainer.callback_metrics[key] for key in ("train_loss", "val_loss")])
+    assert seen["cached"][0] == [(8, 2 * 96), (8, 2 * 96), (8,), (8, 2)]
+    torch.testing.assert_close(seen["cached"][1], seen["images"][1], atol=1e-4, rtol=1e-4)
 
 
 def test_scores_equal_scikit_learns(class_folder: Path, tmp_path: Path) -> None:

@@ -51,10 +51,11 @@ class PairData(ImageData):
     """Base class of the data modules of image pairs: builds the data loaders from images and their classes.
 
     A subclass finds the images and their classes and passes them to the constructor. A batch consists of the first and
-    the second images, each float `(b, c, h, w)` in 0..1, and whether both are of one class, bool `(b,)`. A training
-    epoch has one pair per training image, whose partner is drawn anew in every epoch, as in the Siamese chapter of
-    fastai's book; the two images are augmented independently. Validation and test have one pair per image as well,
-    which are drawn once. Both images of a pair are of the same split.
+    the second images, each float `(b, c, h, w)` in 0..1, and whether both are of one class, bool `(b,)`. In training,
+    if the trainer's task has a loss of all pairs of a batch (`trains_on_all_pairs`), the class indices `(b, 2)` of
+    drawn pairs follow. A training epoch has one pair per training image, whose partner is drawn anew in every epoch, as
+    in the Siamese chapter of fastai's book; the two images are augmented independently. Validation and test have one
+    pair per image as well, which are drawn once. Both images of a pair are of the same split.
 
     Args:
         samples: Images of each split that has any, and their class indices.
@@ -150,9 +151,13 @@ class PairData(ImageData):
             return PairedImages(images, indices_of(self.listed[split], paths))
         if split != "train":
             return PairedImages(images, self._draw_pairs(split).fixed(self.seed))
-        if self.neighbors is None or not self.hard_negative_fraction:
-            return PairedImages(images, self._draw_pairs(split))
-        return PairedImages(images, self._draw_pairs(split, self._nearest_of_others(self.neighbors)))
+        nearest = None
+        if self.neighbors is not None and self.hard_negative_fraction:
+            nearest = self._nearest_of_others(self.neighbors)
+        task = getattr(self.trainer, "lightning_module", None)
+        return PairedImages(
+            images, self._draw_pairs(split, nearest), with_classes=getattr(task, "trains_on_all_pairs", False)
+        )
 
     def _images(self, paths: list[Path], random: bool = False) -> ImageDataset:
         return ImageDataset(

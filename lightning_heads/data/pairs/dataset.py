@@ -112,14 +112,23 @@ class PairedImages(Dataset[Any]):
     Args:
         images: Data set of the single images.
         pairs: The pairs as indices of images: `DrawnPairs`, or a list.
+        with_classes: Whether to return the class indices `(2,)` of both images last; only with `DrawnPairs`.
+
+    Raises:
+        ValueError: If `with_classes` is set for a list of pairs.
 
     Attributes:
         paths: The files of each pair of a list; None if pairs are drawn.
     """
 
-    def __init__(self, images: ImageDataset, pairs: DrawnPairs | list[Pair]) -> None:
+    def __init__(self, images: ImageDataset, pairs: DrawnPairs | list[Pair], with_classes: bool = False) -> None:
         self.images: Dataset[Any] = images
         self.pairs = pairs
+        self.labels: Tensor | None = None
+        if with_classes:
+            if isinstance(pairs, list):
+                raise ValueError("Expected `DrawnPairs`, which have classes, for `with_classes`, but got a list")
+            self.labels = pairs.labels
         self.paths: list[PairPaths] | None = None
         if isinstance(pairs, list):
             self.paths = [PairPaths(images.paths[pair.first], images.paths[pair.second]) for pair in pairs]
@@ -130,7 +139,10 @@ class PairedImages(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         first, second, same = self.pairs[index]
         images = self.images[first], self.images[second]
-        return images if same is None else (*images, torch.tensor(same))
+        if same is None:
+            return images
+        classes = (self.labels[[first, second]],) if self.labels is not None else ()
+        return (*images, torch.tensor(same), *classes)
 
 
 def nearest_of_others(embeddings: Tensor, labels: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,7 +73,9 @@ class CompletePyramid(nn.Module):
         for conv in self.stem:
             image = conv(image)
             fine.append(image)
-        return [*fine, *maps]
+        maps = [*fine, *maps]
+        # in channels-last format an export would compare strides, which depend on the image's size
+        return [m.contiguous() for m in maps] if torch.compiler.is_exporting() else maps
 
 
 def _upsample(x: Tensor, scale: int) -> Tensor:

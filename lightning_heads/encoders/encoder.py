@@ -15,6 +15,7 @@ from ..utils.image_range import check_image_range, check_image_type
 from ..utils.modules import eval_mode, uncompiled
 from ..utils.plain import plain_values
 from .build import build_backbone, create_model, in_channels_of, set_input
+from .exportable import make_exportable
 from .meta import EncoderMeta
 from .surgery import ChannelPolicy
 from .unused_parameters import drop_parameters, recorded_calls, unused_parameters
@@ -125,6 +126,7 @@ class Encoder(nn.Module):
         self.backbone = build_backbone(
             model, name=name, image_size=image_size, in_channels=in_channels, readout=readout
         )
+        make_exportable(self.backbone)
         self.meta = self.backbone.meta
         self.in_channels = in_channels
         self._num_shallower = _count_shallower_maps(self.meta) if hypercolumns else 0

@@ -15,8 +15,8 @@ def pad_to_multiple(x: Tensor, multiple: int, mode: Literal["constant", "replica
     torch.Size([1, 3, 64, 64])
     """
     height, width = x.shape[-2:]
-    # an export proves divisibility from the factor, and from the maximum that the size is not zero
-    rows, columns = (multiple * torch.sym_max(1, (side + multiple - 1) // multiple) for side in (height, width))
+    # written as a sum, of which an export can prove that it is not zero
+    rows, columns = (((side - 1) // multiple + 1) * multiple for side in (height, width))
     padding: list[Any] = [0, columns - width, 0, rows - height]
     return F.pad(x, padding, mode=mode)
 

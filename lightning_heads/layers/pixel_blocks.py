@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,7 +14,11 @@ def to_blocks(image: Tensor) -> Tensor:
 
     An odd height or width is padded with zeros.
     """
-    return F.pixel_unshuffle(pad_to_multiple(image, 2, "constant"), 2)
+    image = pad_to_multiple(image, 2, "constant")
+    if torch.compiler.is_exporting():
+        # the view within `pixel_unshuffle` would compare sizes, and fix the remainder of an earlier padding
+        return torch.stack([image[..., i::2, j::2] for i in range(2) for j in range(2)], dim=2).flatten(1, 2)
+    return F.pixel_unshuffle(image, 2)
 
 
 def from_blocks(x: Tensor, size: Sequence[int]) -> Tensor:

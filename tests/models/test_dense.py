@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from lightning_heads import Encoder, param_groups
 from lightning_heads.models import DenseModel
+from tests.models.exports import NAMED, check_export
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear", "transposed", "pixel_shuffle"])
@@ -50,3 +51,7 @@ def test_outputs_stay_in_y_range() -> None:
 def test_refuses_arguments_of_an_encoder_with_one_that_is_built() -> None:
     with pytest.raises(ValueError, match="with an encoder's name, but got it with an `Encoder`: pass it to `Encoder`"):
         DenseModel(Encoder("test_resnet", pretrained=False), 2, in_channels=3)
+
+
+def test_exports_with_named_sizes() -> None:
+    check_export(DenseModel("test_resnet", 2, pretrained=False, width=16).eval(), {"x": NAMED})

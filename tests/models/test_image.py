@@ -1,8 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
 
 from lightning_heads import Encoder, ImageModel
+from tests.models.exports import EXAMPLE, images
 
 
 def test_is_its_head_on_its_encoder() -> None:
@@ -38,3 +40,11 @@ def test_refuses_arguments_of_an_encoder_with_one_that_is_built() -> None:
 def test_an_empty_head_is_kept() -> None:
     encoder = Encoder("test_resnet", pretrained=False)
     assert len(ImageModel(encoder, 2, head=nn.Sequential()).head) == 0
+
+
+def test_exports_with_multiples_where_the_encoder_takes_no_others() -> None:
+    model = ImageModel("test_vit", 2, pretrained=False).eval()
+    height, width = (16 * Dim(name, min=4, max=32) for name in ("rows", "columns"))
+    exported = torch.export.export(model, images(*EXAMPLE), dynamic_shapes={"x": {2: height, 3: width}}).module()
+    (x,) = images(2, 64, 160)
+    torch.testing.assert_close(exported(x), model(x), atol=1e-4, rtol=1e-4)

@@ -1,31 +1,34 @@
 """U-Nets that are exported, also to ONNX, compiled, copied, or averaged."""
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim
-from torch.fx.experimental import _config as fx_config
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_heads as lh
 from lightning_heads.models import DynamicUnet
 from tests.helpers import trainer_for
+from tests.models.exports import AUTO, EXAMPLE, NAMED, ODD_EXAMPLE, check_export, check_onnx
 
-SIZES = [(64, 96), (97, 131)]
-DYNAMIC = {"x": {2: Dim("height", min=33, max=512), 3: Dim("width", min=33, max=512)}}
-
-
-@pytest.fixture(autouse=True)
-def _no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disables torch's trace of each graph, since pytest keeps its records, which takes longer than the export."""
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
+# Encoders of convolutions, some of which pool with `ceil_mode`, pad as TensorFlow, or have patches as their stem.
+CONVOLUTIONAL = [
+    "convnext_atto",
+    "ese_vovnet19b_slim_dw",
+    "hgnetv2_b0",
+    "hrnet_w18_small",
+    "legacy_seresnet18",
+    "mobilenetv3_small_050",
+    "regnetx_002",
+    "resnest14d",
+    "resnet18d",
+    "tf_efficientnet_lite0",
+    "torchvision/densenet121",
+    "torchvision/squeezenet1_1",
+]
 
 
 def _unet(name: str, **options: Any) -> DynamicUnet:
@@ -34,56 +37,39 @@ def _unet(name: str, **options: Any) -> DynamicUnet:
     return model.eval()
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "example"),
     [
-        ("resnet18", {}),
-        ("test_resnet", {"decoder": "fastai", "blur": True}),
-        ("test_resnet", {"last_cross": "full", "upsample": "pixel_shuffle"}),
-        ("efficientnet_lite0", {}),
-        ("test_convnext", {}),
+        ("test_resnet", {"upsample": "pixel_shuffle", "blur": True, "self_attention": True}, EXAMPLE),
+        ("test_resnet", {"decoder": "fastai", "blur": True, "last_cross": "half"}, EXAMPLE),
+        ("test_convnext", {"decoder": "fastai"}, ODD_EXAMPLE),
     ],
     ids=str,
 )
-def test_exports_with_dynamic_height_and_width(name: str, options: dict[str, Any]) -> None:
-    model = _unet(name, **options)
-    # does not specialize on properties of the traced size, as torch's exporter to ONNX does not
-    with fx_config.patch(backed_size_oblivious=True):
-        program = torch.export.export(
-            model,
-            (torch.rand(1, 3, 70, 83),),
-            dynamic_shapes=DYNAMIC,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
-    for size in SIZES:
-        x = torch.rand(1, 3, *size)
-        torch.testing.assert_close(program.module()(x), model(x), atol=1e-4, rtol=1e-4)
+def test_exports_with_named_sizes(name: str, options: dict[str, Any], example: tuple[int, int, int]) -> None:
+    check_export(_unet(name, **options), {"x": NAMED}, example=example)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["resnet18", "test_vit"])
-def test_onnx_with_dynamic_height_and_width(name: str, tmp_path: Path) -> None:
-    model = _unet(name)
-    path = tmp_path / "unet.onnx"
-    x = torch.rand(1, 3, 70, 83)
-    torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=DYNAMIC, input_names=["x"], verbose=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for size in SIZES:
-        x = torch.rand(1, 3, *size)
-        (out,) = session.run(None, {"x": x.numpy()})
-        assert out.shape == (1, 2, *size)
-        np.testing.assert_allclose(out, model(x).numpy(), atol=1e-4, rtol=1e-4)
+def test_exports_with_inferred_sizes() -> None:
+    check_export(_unet("test_resnet", decoder="fastai"), {"x": AUTO}, example=EXAMPLE)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("options", [{}, {"decoder": "fastai"}, {"self_attention": True}], ids=str)
-def test_compiles_in_one_graph_and_trains(options: dict[str, Any], backend: str) -> None:
-    torch.manual_seed(0)
+def test_onnx_with_named_sizes(tmp_path: Path) -> None:
+    check_onnx(_unet("resnet18"), {"x": NAMED}, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_convolutional_encoders_export_with_named_sizes(name: str) -> None:
+    check_export(_unet(name), {"x": NAMED})
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder": "fastai", "self_attention": True}], ids=str)
+def test_compiles_in_one_graph_and_trains(options: dict[str, Any]) -> None:
     model = DynamicUnet("test_resnet", 2, pretrained=False, **options)
     x = torch.rand(2, 3, 49, 70)
     twin = copy.deepcopy(model)
-    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for network in (compiled, twin):
         network(x).square().mean().backward()
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):

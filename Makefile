@@ -18,7 +18,7 @@ demo-best: $(VENV)/.demo
 
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -s

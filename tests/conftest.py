@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def write_image(path: Path, size: tuple[int, int] = (40, 32), level: int = 128, 
     noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
     Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(path)
     return path
+
+
+def pytest_collection_finish() -> None:
+    """Exempts what was imported from garbage collection, which would otherwise traverse it again in many tests."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,16 @@
 """Shared by tests: a small model with three parameter groups, its data, a quiet trainer, and runs in several ranks."""
 
+import gc
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning as L
 import numpy as np
@@ -127,7 +129,7 @@ def run_processes(
 
     Returns None if a process was killed, and kills the others then. Any other failure is an error.
     """
-    context = _context()
+    context = fork_server()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,16 +161,22 @@ def run_processes(
             process.join()
 
 
-def _context() -> ForkServerContext:
+def fork_server() -> ForkServerContext:
+    """Returns a context whose processes are forked from a server that has imported everything once.
+
+    The order of sets differs between this process and the server.
+    """
     context = get_context("forkserver")
-    # imported once, in the server process that ranks are forked from
-    context.set_forkserver_preload(["lightning.pytorch", "lightning_heads.public", "tests.helpers"])
+    context.set_forkserver_preload(["lightning.pytorch", "lightning_heads.public", "pytest", "tests.helpers"])
+    with patch.dict(os.environ, PYTHONHASHSEED="random"):
+        forkserver.ensure_running()
     return context
 
 
 def _run_rank(
     target: Callable[..., Any], args: tuple[Any, ...], rank: int, world_size: int, port: int, output: Path
 ) -> None:
+    gc.freeze()  # a collection would copy the memory that the process shares with the server
     torch.set_num_threads(1)
     if world_size > 1:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world_size))

@@ -92,3 +92,17 @@ def test_any_lightning_cli_knows_classes_by_their_import_paths(run_script: Calla
         "cli = LightningCLI(LightningModule, subclass_mode_model=True, run=False, args=args)\n"
         "assert type(cli.model).__name__ == 'ImageClassifier'\n"
     )
+
+
+def test_the_module_runs_as_a_command(run_script: Callable[[str], None]) -> None:
+    run_script(
+        "import contextlib, io, runpy, sys\n"
+        "sys.argv = ['lightning_heads', 'validate', '--help']\n"
+        "shown = io.StringIO()\n"
+        "try:\n"
+        "    with contextlib.redirect_stdout(shown):\n"
+        "        runpy.run_module('lightning_heads', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stopped:\n"
+        "    assert stopped.code == 0\n"
+        "assert '--ckpt_path' in shown.getvalue()\n"
+    )

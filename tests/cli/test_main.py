@@ -120,12 +120,6 @@ def test_num_classes_that_contradicts_the_data_is_refused(project: Path) -> None
         main(["fit", "--config", str(CONFIGS[0]), *QUIET, "--model.init_args.num_classes=5"])
 
 
-def test_the_module_runs_as_a_command() -> None:
-    command = [sys.executable, "-m", "lightning_heads", "validate", "--help"]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    assert "--ckpt_path" in shown
-
-
 def test_help_comes_at_once() -> None:
     script = (
         "import sys; from lightning_heads.__main__ import run; sys.argv[1:] = ['--help']; run(); "

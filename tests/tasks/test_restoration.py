@@ -44,9 +44,9 @@ def _loader(inputs: Tensor, targets: Tensor | None = None) -> DataLoader[Any]:
 @pytest.mark.parametrize("loss", ["l1", "mse", "ssim", "feature", "style", {"l1": 0.5, "ssim": 2.0}])
 def test_every_loss_fits(tmp_path: Path, make_image: MakeImage, loss: Any, channels: int, precision: str) -> None:
     settings = {**FEATURES, "style_image": make_image("style.png"), "style_size": 32} if loss == "style" else FEATURES
-    task = _restorer(channels, loss=loss, in_channels=channels, **settings)
+    task = _restorer(channels, loss=loss, in_channels=channels, max_width=16, **settings)
     before = copy.deepcopy(task.state_dict())
-    loader = _loader(_images(channels))
+    loader = _loader(_images(channels, 4))
     trainer = trainer_for(tmp_path, [], epochs=1, precision=precision)
     trainer.fit(task, loader, loader)
     assert {"train_loss", "val_loss", "val_psnr", "val_ssim"} <= set(trainer.callback_metrics)

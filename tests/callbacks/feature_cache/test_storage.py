@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning as L
 import pytest
@@ -17,14 +16,17 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
 
 import lightning_heads as lh
+from lightning_heads.callbacks.feature_cache import encoding
 from lightning_heads.callbacks.feature_cache.encoding import FeatureEncoder
+from lightning_heads.data.features import storage
 from lightning_heads.data.features.storage import FeatureFile
+from lightning_heads.data.images import dataset
 from tests.conftest import write_image
-from tests.helpers import run_processes, trainer_for
+from tests.helpers import fork_server, run_processes, trainer_for
 
 COUNT = 20
 
@@ -244,27 +246,22 @@ def test_half_precision_halves_the_file(photos: Path, tmp_path: Path) -> None:
     assert sizes[1] == sizes[2] < 0.6 * sizes[0]
 
 
-_RUN = """
-import sys, time
-from pathlib import Path
-import lightning_heads as lh
-from lightning_heads.data.features import storage
-from lightning_heads.data.images import dataset
-from tests.callbacks.feature_cache.test_storage import fit
-storage._FLUSH_EVERY = 0.0
-read_image = dataset.read_image
-def read_slowly(*args, **kwargs):
-    time.sleep(float(sys.argv[3]))
-    return read_image(*args, **kwargs)
-dataset.read_image = read_slowly
-if __name__ == "__main__":
-    print("seen", fit(Path(sys.argv[1]), Path(sys.argv[2]))[0])
-"""
+def _fit_slowly(photos: Path, folder: Path, seconds: float, output: Path) -> None:
+    """Trains in a process that waits before each image, and marks features as written at once."""
+    read_image = dataset.read_image
+
+    def read_slowly(*args: Any, **settings: Any) -> Any:
+        time.sleep(seconds)
+        return read_image(*args, **settings)
+
+    with patch.object(storage, "_FLUSH_EVERY", 0.0), patch.object(dataset, "read_image", read_slowly):
+        output.write_text(str(fit(photos, folder)[0]))
 
 
-def _start(photos: Path, folder: Path, seconds: float) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", _RUN, str(photos), str(folder), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path.cwd())
+def _start(photos: Path, folder: Path, seconds: float, output: Path) -> ForkServerProcess:
+    process = fork_server().Process(target=_fit_slowly, args=(photos, folder, seconds, output))
+    process.start()
+    return process
 
 
 def _written(folder: Path) -> int:
@@ -274,12 +271,12 @@ def _written(folder: Path) -> int:
 
 
 def test_a_run_that_was_killed_is_completed(photos: Path, tmp_path: Path) -> None:
-    killed = _start(photos, tmp_path / "cache", 0.2)
+    killed = _start(photos, tmp_path / "cache", 0.2, tmp_path / "seen")
     deadline = time.monotonic() + 120
     while not 4 <= _written(tmp_path / "cache") < 16 and time.monotonic() < deadline:
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.kill()
+    killed.join()
     written = _written(tmp_path / "cache")
     assert 4 <= written < 16
     assert not [*(tmp_path / "cache").glob("*.safetensors")]
@@ -291,9 +288,12 @@ def test_a_run_that_was_killed_is_completed(photos: Path, tmp_path: Path) -> Non
 
 
 def test_two_runs_share_a_folder(photos: Path, tmp_path: Path) -> None:
-    runs = [_start(photos, tmp_path / "cache", 0.05) for _ in range(2)]
-    seen = [int(run.communicate(timeout=240)[0].split()[1]) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
+    outputs = [tmp_path / f"seen_{i}" for i in range(2)]
+    runs = [_start(photos, tmp_path / "cache", 0.05, output) for output in outputs]
+    for run in runs:
+        run.join(240)
+    assert [run.exitcode for run in runs] == [0, 0]
+    seen = [int(output.read_text()) for output in outputs]
     assert sum(seen) == COUNT + 2
 
 
@@ -388,43 +388,45 @@ def test_each_rank_writes_a_part_of_the_rows(photos: Path, tmp_path: Path) -> No
             assert torch.equal(one, other)
 
 
-def test_many_images_take_bounded_memory(tmp_path: Path) -> None:
-    """50,000 images, whose features are 400 MB, are encoded and trained on."""
-    code = f"""
-import lightning as L, torch
-from pathlib import Path
-from torch import nn
-import lightning_heads as lh
-from lightning_heads.callbacks.feature_cache import encoding
-from tests.helpers import trainer_for
-encoding._MAX_IN_MEMORY = 2**20
-
-def allocated():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
-
-class Images(torch.utils.data.Dataset):
-    def __len__(self):
+class ManyImages(Dataset[tuple[Tensor, int]]):
+    def __len__(self) -> int:
         return 50_000
-    def __getitem__(self, index):
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return torch.full((3, 4, 4), index / 50_000), index % 2
 
-class Peak(L.Callback):
-    peak = 0
-    def on_train_batch_end(self, trainer, *args):
-        self.peak = max(self.peak, allocated())
 
-if __name__ == "__main__":
+class Peak(L.Callback):
+    """Records the highest anonymous memory of the process in MB."""
+
+    value = 0.0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        self.value = max(self.value, _allocated())
+
+
+def _allocated() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
+
+
+def _fit_many(folder: Path) -> float:
+    """Returns by how many MB of anonymous memory the process grows."""
     encoder = lh.Encoder(nn.Sequential(nn.Conv2d(3, 1024, 1), nn.ReLU()), normalize=False)
     task = lh.TransferModule(lh.ImageModel(encoder, 2, lin_ftrs=[]), nn.CrossEntropyLoss())
     phases, peak = lh.Phases([lh.Phase(1, train_from=-1, norm="eval")]), Peak()
-    trainer = trainer_for(Path({str(tmp_path)!r}), [phases, lh.FeatureCache(progress=False), peak], 1)
-    before = allocated()
-    trainer.fit(task, torch.utils.data.DataLoader(Images(), 500, shuffle=True))
-    print(peak.peak - before)
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path.cwd(), check=False)
-    assert found.returncode == 0, found.stderr
-    assert float(found.stdout.split()[-1]) < 150
+    trainer = trainer_for(folder, [phases, lh.FeatureCache(progress=False), peak], 1)
+    before = _allocated()
+    with patch.object(encoding, "_MAX_IN_MEMORY", 2**20):
+        trainer.fit(task, DataLoader(ManyImages(), 500, shuffle=True))
+    return peak.value - before
+
+
+def test_many_images_take_bounded_memory(tmp_path: Path) -> None:
+    """50,000 images, whose features are 400 MB, are encoded and trained on."""
+    grown = run_processes(_fit_many, 1, tmp_path, tmp_path)
+    assert grown is not None
+    assert grown[0] < 150
 
 
 def test_lr_find_trains_on_features(photos: Path, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import lightning_heads as lh
+from tests.helpers import run_processes, trainer_for
 
 
 def _trainer(folder: Path, **settings: object) -> L.Trainer:
@@ -70,29 +72,19 @@ def test_file_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
     assert [*rows[0]] == ["file", "class", "probability", r"\udce9t\udce9"]
 
 
-@pytest.mark.filterwarnings("ignore:Using `DistributedSampler`")
-@pytest.mark.filterwarnings("ignore:.*:UserWarning:torch.distributed")
-def test_two_processes_write_every_file_once(class_folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        f"""
-import lightning as L
-from lightning.pytorch.loggers import CSVLogger
-import lightning_heads as lh
-if __name__ == "__main__":
-    data = lh.ImageFolderData({str(class_folder)!r}, predict_root={str(class_folder)!r}, test_fraction=0.25,
-                              image_size=32, batch_size=3, num_workers=0)
+def _test_and_predict(photos: Path, folder: Path) -> None:
+    data = lh.ImageFolderData(
+        photos, predict_root=photos, test_fraction=0.25, image_size=32, batch_size=3, num_workers=0
+    )
     task = lh.ImageClassifier("test_resnet", 2, pretrained=False, class_names=data.class_names)
-    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=CSVLogger({str(tmp_path)!r}),
-                        enable_progress_bar=False, callbacks=[lh.PredictionWriter(), lh.ConfusionMatrixPlot()])
+    callbacks: list[L.Callback] = [lh.PredictionWriter(), lh.ConfusionMatrixPlot()]
+    trainer = trainer_for(folder, callbacks, devices=2, strategy="ddp", logger=CSVLogger(folder))
     trainer.test(task, data, verbose=False)
     trainer.predict(task, data, return_predictions=False)
-"""
-    )
-    import subprocess
-    import sys
 
-    subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=300)
+
+def test_two_processes_write_every_file_once(class_folder: Path, tmp_path: Path) -> None:
+    assert run_processes(_test_and_predict, 2, tmp_path, class_folder, tmp_path) is not None
     rows = _rows(next(tmp_path.rglob("predictions.csv")))
     assert next(tmp_path.rglob("confusion_matrix.png")).stat().st_size > 0
     assert [row["file"] for row in rows] == [str(path) for path in sorted(class_folder.rglob("*.png"))]

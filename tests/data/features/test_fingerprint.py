@@ -1,8 +1,6 @@
 """What the fingerprint of an object depends on, and what it ignores."""
 
 import importlib
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from lightning_heads.callbacks.feature_cache.image_source import ImageSource
 from lightning_heads.data.features.fingerprint import _CODE_FOLDERS, _code_and_versions, _source_files, fingerprint
 from lightning_heads.data.images.dataset import ImageDataset
 from lightning_heads.utils.files import file_stamps
+from tests.helpers import run_processes
 
 
 class OtherDataset(ImageDataset):
@@ -40,27 +39,19 @@ def _encoder(**settings: Any) -> lh.Encoder:
     return lh.Encoder("test_resnet", pretrained=False, **settings)
 
 
-def test_equal_objects_have_equal_fingerprints_in_another_process() -> None:
-    """Sets too, whose order depends on the hash seed of the process."""
-    code = (
-        "import torch, lightning_heads as lh\n"
-        "from torch import nn\n"
-        "from lightning_heads.data.features.fingerprint import fingerprint\n"
-        "torch.manual_seed(0)\n"
-        "print(fingerprint(lh.Encoder('test_resnet', pretrained=False), lh.AugTransforms(), 'a' * 2, 0.5))\n"
-        "module = nn.Identity()\n"
-        "module.names = {f'name {i}' for i in range(20)}\n"
-        "print(fingerprint(module), list(module.names), sep='|')"
-    )
-    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    environment = os.environ | {"PYTHONHASHSEED": seed}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    of_encoder, of_names = found.stdout.splitlines()
-    assert of_encoder == fingerprint(_encoder(), lh.AugTransforms(), "aa", 0.5)
+def _fingerprints() -> tuple[str, str, list[str]]:
+    """Returns fingerprints of equal objects, and the elements of a set in the order of this process."""
     module = nn.Identity()
     module.names = {f"name {i}" for i in range(20)}  # type: ignore[assignment]
-    assert of_names.split("|")[0] == fingerprint(module)
-    assert of_names.split("|")[1] != str([*module.names])
+    return fingerprint(_encoder(), lh.AugTransforms(), "a" * 2, 0.5), fingerprint(module), [*module.names]
+
+
+def test_equal_objects_have_equal_fingerprints_in_another_process(tmp_path: Path) -> None:
+    """Sets too, whose order depends on the hash seed of the process."""
+    found = run_processes(_fingerprints, 1, tmp_path)
+    assert found is not None
+    assert found[0][:2] == _fingerprints()[:2]
+    assert found[0][2] != _fingerprints()[2]
 
 
 def test_mode_hooks_and_memory_format_do_not_count() -> None:

@@ -2,8 +2,6 @@
 
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from safetensors.torch import load_file
 
 from lightning_heads.data.features import storage
 from lightning_heads.data.features.storage import FeatureFile, FeatureRows, load_features
+from tests.helpers import run_processes
 
 SHAPE = (2, 5, 3)
 
@@ -94,24 +93,27 @@ def test_values_beyond_the_range_of_a_type_are_refused(in_file: bool, tmp_path: 
     assert not rows.written.any()
 
 
+def _write_and_read(path: Path) -> float:
+    """Returns by how many MB of anonymous memory the process grows."""
+
+    def allocated() -> float:
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
+
+    rows = FeatureFile(path, (1, 50_000, 2048), torch.float32)
+    before = allocated()
+    for part in torch.arange(50_000).split(500):
+        rows.write(0, part, part[:, None].float().expand(-1, 2048))
+    rows.flush()
+    rows.finish()
+    features = load_features(path)
+    total = sum(features[0, i].mean().item() for i in range(0, 50_000, 10))
+    assert total == sum(range(0, 50_000, 10)), total
+    return allocated() - before
+
+
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     """Features of 400 MB are written and read with less than 50 MB of anonymous memory."""
-    code = f"""
-import resource, torch
-from pathlib import Path
-from lightning_heads.data.features.storage import FeatureFile, load_features
-def allocated():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
-rows = FeatureFile(Path({str(tmp_path)!r}, "a.safetensors"), (1, 50_000, 2048), torch.float32)
-before = allocated()
-for part in torch.arange(50_000).split(500):
-    rows.write(0, part, part[:, None].float().expand(-1, 2048))
-rows.flush()
-rows.finish()
-features = load_features(Path({str(tmp_path)!r}, "a.safetensors"))
-total = sum(features[0, i].mean().item() for i in range(0, 50_000, 10))
-assert total == sum(range(0, 50_000, 10)), total
-print(allocated() - before)
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(found.stdout) < 50
+    grown = run_processes(_write_and_read, 1, tmp_path, tmp_path / "a.safetensors")
+    assert grown is not None
+    assert grown[0] < 50

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_heads import param_groups
+from lightning_heads import Encoder, param_groups
 from lightning_heads.models import DynamicUnet
-from tests.encoders.test_contract import ALL, TIMM, TORCHVISION
+from tests.encoders.test_contract import ALL, FAST, TIMM, TORCHVISION, architecture, by_speed
 
 # Families that are slow to build.
 SLOW = {"halonet_h1", "cait_xxs24_224", "coat_tiny", "crossvit_tiny_240", "gcvit_xxtiny"}
@@ -22,9 +22,14 @@ def _size(model: DynamicUnet, name: str) -> tuple[int, int]:
     return model.encoder.meta.input_size if model.encoder.meta.fixed_size else MIN_SIZES.get(name, (33, 65))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def _unet(name: str) -> DynamicUnet:
+    encoder = architecture(name)
+    return DynamicUnet(encoder if isinstance(encoder, str) else Encoder(encoder, readout=False), 2, pretrained=False)
+
+
+@pytest.mark.parametrize("name", by_speed(NAMES, FAST))
 def test_unet_contract(name: str) -> None:
-    model = DynamicUnet(name, 2, pretrained=False).train()
+    model = _unet(name).train()
     size = _size(model, name)
     out = model(torch.rand(2, 3, *size))
     assert out.shape == (2, 2, *size)
@@ -44,7 +49,7 @@ def test_unet_contract(name: str) -> None:
 @pytest.mark.parametrize("name", ["crossvit_tiny_240", "ghostnet_050", "test_vit", "torchvision/vit_b_16"])
 def test_layers_that_no_map_depends_on_are_dropped(name: str) -> None:
     with torch.device("meta" if name in TIMM else "cpu"):
-        model = DynamicUnet(name, 2, pretrained=False)
+        model = _unet(name)
         loss = model(torch.zeros(1, 3, *_size(model, name))).sum()
     gradients = torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
     assert all(gradient is not None for gradient in gradients)

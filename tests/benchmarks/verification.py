@@ -7,7 +7,7 @@ and are evaluated on the same pairs of held-out images, one per image and half o
 
 - `default`: `PairClassifier`, whose head trains on cached features of pairs that are drawn anew for each epoch. Its
   threshold is the one that it learned from the training images.
-- `embedder`: `ImageEmbedder` with the NT-Xent loss, whose head trains on the cached features of as many images. Its
+- `embedder`: `ImageEmbedder` with the NT-Xent loss, whose head trains on cached features, on twice as many images. Its
   threshold is the one with the highest accuracy on the very pairs that it is evaluated on.
 - `embedder, calibrated`: the same embedder with the threshold that it keeps, which is chosen on all pairs of the
   held-out images.
@@ -146,7 +146,7 @@ def embedder(train: Split, valid: Split, epochs: int) -> dict[str, tuple[float, 
         lh.SeededLoader(TensorDataset(*train), BATCH, batches=ClassBatches(train[1].tolist(), BATCH, per_class)),
         DataLoader(TensorDataset(*valid), BATCH),
     )
-    _, seconds = fit(task, lh.Phases([lh.Phase(train_from=-1, norm="eval")]), 2 * epochs, True, *loaders)
+    _, seconds = fit(task, lh.Phases([lh.Phase(train_from=-1, norm="eval")]), 4 * epochs, True, *loaders)
     first, second, same = zip(*DrawnPairs(valid[1]).fixed(0), strict=True)
     with torch.no_grad():
         embeddings = torch.cat([task.eval().predict(x) for x in valid[0].split(BATCH)])
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA], help="data sets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of split, head and batch order")
     parser.add_argument(
-        "--epochs", type=int, default=8, help="epochs of pairs; the embedder has twice as many of images"
+        "--epochs", type=int, default=5, help="epochs of pairs of images; the embedder has four times as many of images"
     )
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import PIL
 import torch
@@ -73,6 +74,10 @@ def _source_files(folders: Iterable[str]) -> list[Path]:
     return [path for found in files.values() for path in found]
 
 
+# of classes and functions, since finding it parses their files
+_SOURCES: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+
+
 class _Digest:
     """File object that hashes what is written to it."""
 
@@ -92,7 +97,6 @@ class _Hasher(pickle.Pickler):
     def __init__(self, digest: _Digest, protocol: int) -> None:
         super().__init__(digest, protocol)
         self._digest = digest
-        self._sources: dict[Any, bytes] = {}  # cached, as reading source files is slow
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor):
@@ -108,9 +112,9 @@ class _Hasher(pickle.Pickler):
             )
         if isinstance(obj, (type, FunctionType)):
             for part in inspect.getmro(obj) if isinstance(obj, type) else [obj]:
-                if part not in self._sources:
-                    self._sources[part] = _source(part)
-                self._digest.write(self._sources[part])
+                if part not in _SOURCES:
+                    _SOURCES[part] = _source(part)
+                self._digest.write(_SOURCES[part])
         return NotImplemented
 
 

@@ -103,6 +103,12 @@ class TestTimeAugmentation(L.LightningModule):
         """Returns the combined predictions, of the same shape as the task's."""
         return self._combine(inputs, self._predict(inputs))
 
+    def on_validation_epoch_start(self) -> None:
+        self.task.on_validation_epoch_start()
+
+    def on_test_epoch_start(self) -> None:
+        self.task.on_test_epoch_start()
+
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.task.on_validation_batch_start(batch, batch_idx, dataloader_idx)
 

@@ -28,12 +28,14 @@ class _EmbeddingVerification(EmbeddingMetric):
         """
         embeddings, labels = self.stored()
         counts = embeddings.new_zeros(2, _STEPS + 1, dtype=torch.long)
-        for rows in torch.split(torch.arange(len(labels), device=labels.device), max(1, _BLOCK // len(labels))):
-            steps = ((embeddings[rows] @ embeddings.mT).nan_to_num().clamp(-1, 1) + 1) * (_STEPS / 2)
+        height = max(1, _BLOCK // len(labels))
+        for start in range(0, len(labels), height):
+            rows = slice(start, start + height)
+            steps = ((embeddings[rows] @ embeddings[start:].mT).nan_to_num().clamp(-1, 1) + 1) * (_STEPS / 2)
             steps = steps.round().long()
-            same = labels[rows, None] == labels
-            others = torch.ones_like(same).scatter(1, rows[:, None], False)
-            for count, selected in zip(counts, (~same, same & others), strict=True):
+            same = labels[rows, None] == labels[start:]
+            pairs = torch.ones_like(same).triu(diagonal=1)  # each once
+            for count, selected in zip(counts, (pairs & ~same, pairs & same), strict=True):
                 count += steps[selected].bincount(minlength=_STEPS + 1)
         accepted = F.pad(counts.flip(1).cumsum(dim=1), (1, 0))
         rates = (accepted / accepted[:, -1:]).where(embeddings.isfinite().all(), torch.nan)

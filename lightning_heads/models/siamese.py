@@ -1,5 +1,6 @@
 """Siamese model that maps a pair of images to a vector."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +16,8 @@ from ..utils.arguments import Unpack, forwards
 from ..utils.tensors import at_least_float32
 
 Comparison = Literal["concatenation", "difference", "product", "all", "cosine"]
+
+_MAX_LOG_SCALE = math.log(100)  # as in CLIP (Radford 2021)
 
 
 class SiameseModelArgs(BackboneArgs, total=False):
@@ -116,9 +119,9 @@ class SiameseModel(nn.Module):
             # was lower
             head = create_head(width, outputs, lin_ftrs, ps, concat_pool=concat_pool, init=False)
         self.head = head
-        if comparison == "cosine":
-            self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())  # SimCLR's temperature
-            self.threshold = nn.Parameter(torch.tensor(0.5))
+        if comparison == "cosine":  # of the head, so that what selects its parameters selects these, too
+            head.register_parameter("log_scale", nn.Parameter(torch.tensor(1 / 0.07).log()))  # SimCLR's temperature
+            head.register_parameter("threshold", nn.Parameter(torch.tensor(0.5)))
 
     def forward(self, first: Tensor, second: Tensor, all_pairs: bool = False) -> Tensor:
         """Maps a pair of images to outputs; with `all_pairs`, see `from_features`."""
@@ -145,19 +148,24 @@ class SiameseModel(nn.Module):
             second: Features of the second images.
             all_pairs: Whether to return the logits `(2b, 2b)` that two of all images, the first and then the second,
                 are of one class; for the comparison `cosine` only.
+
+        Raises:
+            ValueError: If `all_pairs` is set for another comparison.
         """
         if self.comparison == "cosine":
             a, b = self._embed_both(first, second)
             cosines = _cosines(torch.cat([a, b])) if all_pairs else (a * b).sum(dim=1)
-            same = self.log_scale.exp() * (cosines - self.threshold)
+            log_scale, threshold = self.head.get_parameter("log_scale"), self.head.get_parameter("threshold")
+            same = log_scale.clamp(max=_MAX_LOG_SCALE).exp() * (cosines - threshold)
             return same if all_pairs else torch.stack([-same, same], dim=1) / 2
+        if all_pairs:
+            raise ValueError(f"Expected `all_pairs` only with the comparison cosine, but it is {self.comparison}")
         out = self._classify_pair(first, second)
         return (out + self._classify_pair(second, first)) / 2 if self.symmetric else out
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """Returns the parameter groups of the encoder, then one of the head."""
-        own = [*self.parameters(recurse=False)]
-        return [*self.encoder.param_groups(), [*self.head.parameters(), *own]]
+        return [*self.encoder.param_groups(), [*self.head.parameters()]]
 
     def _embed_both(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embeddings of both images, computed in one batch where their features are of one shape."""

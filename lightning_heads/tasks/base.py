@@ -177,6 +177,12 @@ class TransferModule(L.LightningModule):
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, batch_idx, "test", self.test_metrics)
 
+    def on_validation_epoch_start(self) -> None:
+        self._reset("val", self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        self._reset("test", self.test_metrics)
+
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.class_scores("val"), sync_dist=True)
 
@@ -257,6 +263,11 @@ class TransferModule(L.LightningModule):
         if not self.takes_features and (loader not in self._checked_loaders if fits else batch_idx == 0):
             self.check_first_batch(batch)
             self._checked_loaders.add(loader)
+
+    def _reset(self, stage: Stage, metrics: MetricCollection) -> None:
+        """Drops what an evaluation left in the metrics that ended by an exception."""
+        metrics.reset()
+        cast(MeanLoss, self.mean_losses[stage]).reset()
 
     def _evaluate(
         self, batch: Sequence[Tensor], batch_idx: int, stage: Stage, metrics: MetricCollection

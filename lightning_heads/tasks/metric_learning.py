@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from ..encoders import Encoder
-from ..encoders.encoder import EncoderArgs
+from ..encoders.encoder import EncoderArgs, check_images
 from ..losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
 from ..metrics.embedding_verification import EmbeddingEqualErrorRate, VerificationAccuracy, VerificationThreshold
 from ..metrics.retrieval import RecallAtK, RetrievalMAP
@@ -126,9 +126,14 @@ class ImageEmbedder(TransferModule):
         Embeddings are computed in evaluation mode, without gradients.
 
         Raises:
-            ValueError: If there is no threshold, as there was no validation with pairs of one class and of different
-                classes.
+            ValueError: If images are not `(b, c, h, w)` in about 0..1, or there is no threshold, as there was no
+                validation with pairs of one class and of different classes.
         """
+        for images in (first, second):
+            if not isinstance(images, Tensor) or images.ndim != 4:
+                what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+                raise ValueError(f"Expected batches of images (b, c, h, w), but got {what}")
+        check_images(self.model, first, second)
         if self.threshold is None:
             raise ValueError("Expected a threshold, which validation sets; validate the task, or set its `threshold`")
         with eval_mode(self), torch.no_grad():
@@ -139,15 +144,21 @@ class ImageEmbedder(TransferModule):
         self._best_threshold.update(outputs["predictions"], outputs["target"])
         return outputs
 
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._best_threshold.reset()
+
     def on_validation_epoch_end(self) -> None:
         """Sets the threshold, unless the images have no pair of one class, or no pair of different classes."""
         super().on_validation_epoch_end()
+        if not self._best_threshold.update_called:  # by a step of a subclass
+            return
         threshold = float(self._best_threshold.compute())
-        self._best_threshold.reset()
         if math.isfinite(threshold) and not self.trainer.sanity_checking:
             self.threshold = threshold
 
     def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
         cast(VerificationAccuracy, self.test_metrics["accuracy"]).threshold = self.threshold
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

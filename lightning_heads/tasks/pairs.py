@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,6 +18,7 @@ from ..models import SiameseModel
 from ..models.siamese import Comparison, SiameseModelArgs
 from ..optim.param_groups import Splitter
 from ..utils.arguments import Unpack, forwards, with_defaults
+from ..utils.modules import uncompiled
 from .base import LR, TransferModule
 
 
@@ -51,7 +53,6 @@ class PairClassifier(TransferModule):
     """
 
     class_names = ("different", "same")
-    takes_features = False  # beside `forward`, which `FeatureCache` checks
 
     def __init__(
         self,
@@ -95,22 +96,24 @@ class PairClassifier(TransferModule):
         )
         self.save_hyperparameters()
 
-    def forward(self, x: Tensor, *others: Tensor, all_pairs: bool = False) -> Tensor:
-        run: Any = self.model.from_features if self.takes_features else self.model
-        out: Tensor = run(x, *others, all_pairs)
-        return out
-
     @property
     def trains_on_all_pairs(self) -> bool:
-        """Whether training uses the classes of images, to compute the loss of all pairs of a batch."""
-        return bool(self.model.comparison == "cosine")
+        """Whether the training loss is that of all pairs of a batch, if the batch has the classes of its images."""
+        model = uncompiled(self.model)
+        is_own = type(self).forward is TransferModule.forward and isinstance(self.criterion, PairLoss)
+        return is_own and isinstance(model, SiameseModel) and model.comparison == "cosine"
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        if len(batch) < 4 or not self.trains_on_all_pairs:
+        if not self.trains_on_all_pairs or not _has_classes(batch):
+            if self.trains_on_all_pairs and batch_idx == 0 and self.current_epoch == 0:
+                rank_zero_info("The loss is of the given pairs alone, as batches have no classes for that of all pairs")
             return super().training_step(batch, batch_idx)
-        first, second, _, classes = batch
-        criterion = cast(PairLoss, self.criterion)
-        loss = criterion.all_pairs(self(first, second, all_pairs=True), classes.T.flatten())
+        first, second, same, classes = batch
+        run: Any = self.model.from_features if self.takes_features else self.model
+        logits = run(first, second, all_pairs=True)
+        if batch_idx == 0 or classes.device.type == "cpu":
+            _check_classes(same, classes)
+        loss = cast(PairLoss, self.criterion).all_pairs(logits, classes.T.flatten())
         self.log("train_loss", loss, batch_size=len(classes), prog_bar=True)
         return loss
 
@@ -128,3 +131,20 @@ class PairClassifier(TransferModule):
     def metric_target(self, target: Tensor) -> Tensor:
         """Converts targets of any type to class indices."""
         return target.long()
+
+
+def _has_classes(batch: Sequence[Any]) -> bool:
+    """Returns whether a batch has class indices `(b, 2)` after the target."""
+    classes = batch[3] if len(batch) > 3 else None
+    if not isinstance(classes, Tensor) or classes.is_floating_point():
+        return False
+    return classes.shape == (len(batch[2]), 2)
+
+
+def _check_classes(same: Tensor, classes: Tensor) -> None:
+    """Raises ValueError if the targets are not whether the classes of a pair are equal."""
+    if not torch.equal(same.bool(), classes[:, 0] == classes[:, 1]):
+        raise ValueError(
+            "Expected the fourth part of a batch to be the classes of both images, which are equal where the target is "
+            "1, but they are not; leave out what else may follow the target"
+        )

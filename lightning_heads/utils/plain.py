@@ -42,7 +42,7 @@ def size_pair(size: Any) -> tuple[int, int]:
     Raises:
         ValueError: If they are neither.
     """
-    size = plain_values(size)
+    size = size.tolist() if isinstance(size, Tensor) else plain_values(size)
     try:
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return operator.index(height), operator.index(width)

@@ -89,14 +89,14 @@ def test_cosine_compares_embeddings() -> None:
     model = _tiny(comparison="cosine", embedding_size=8).eval()
     first, second = torch.rand(2, 3, 3, 32, 32)
     a, b = (model.head(model.encoder(x)) for x in (first, second))
-    same = model.log_scale.exp() * (nn.functional.cosine_similarity(a, b) - model.threshold)
+    same = model.head.log_scale.exp() * (nn.functional.cosine_similarity(a, b) - model.head.threshold)
     assert a.shape == (3, 8)
     outputs = model(first, second)
     torch.testing.assert_close(outputs.softmax(1)[:, 1], same.sigmoid())
     torch.testing.assert_close(model(second, first), outputs)
     both = torch.cat([a, b])
     cosines = nn.functional.cosine_similarity(both[:, None], both, dim=2)
-    expected = model.log_scale.exp() * (cosines - model.threshold)
+    expected = model.head.log_scale.exp() * (cosines - model.head.threshold)
     torch.testing.assert_close(model(first, second, all_pairs=True), expected, atol=1e-4, rtol=1e-4)
     # images of two sizes, and a head that does not pool
     assert model(first, torch.rand(3, 3, 64, 48)).shape == (3, 2)
@@ -162,6 +162,11 @@ def test_compiles() -> None:
     first, second = torch.rand(2, 2, 3, 32, 32)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(first, second), model(first, second), atol=1e-5, rtol=1e-5)
+
+
+def test_all_pairs_of_another_comparison_are_refused() -> None:
+    with pytest.raises(ValueError, match="`all_pairs` only with the comparison cosine, but it is concatenation"):
+        _tiny()(*torch.rand(2, 2, 3, 32, 32), all_pairs=True)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torchmetrics.regression import MeanAbsoluteError
 
 import lightning_heads as lh
 from lightning_heads.losses import CrossEntropyLoss
+from tests.helpers import trainer_for
 
 
 class _Sum(nn.Module):
@@ -224,3 +225,12 @@ def test_hyperparameters_leave_out_functions_and_what_the_class_lacks() -> None:
             self.save_hyperparameters(ignore="rate")
 
     assert dict(Named("x", 0.1).hparams) == {"name": "x"}
+
+
+@pytest.mark.parametrize("stages", [("validate", "fit"), ("fit", "validate", "fit"), ("test", "fit", "test")])
+def test_evaluation_and_training_may_follow_each_other(tmp_path: Path, stages: tuple[str, ...]) -> None:
+    task = lh.ImageClassifier("test_resnet", 2, pretrained=False)
+    data = DataLoader(TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 2), 2)
+    for stage in stages:
+        trainer = trainer_for(tmp_path, [], 1)
+        trainer.fit(task, data, data) if stage == "fit" else getattr(trainer, stage)(task, data, verbose=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+import lightning_heads as lh
 from lightning_heads.losses.metric_learning import ContrastiveLoss, NTXentLoss, TripletLoss
 from lightning_heads.metrics import EqualErrorRate
 from lightning_heads.metrics.retrieval import RecallAtK, RetrievalMAP
@@ -73,10 +74,10 @@ def test_the_threshold_is_the_best_of_validation_and_kept(tmp_path: Path) -> Non
     threshold = task.threshold
     assert threshold is not None
     best = float(trainer.callback_metrics["val_accuracy"])
-    for shift in (-0.05, 0, 0.05):
-        task.threshold = threshold + shift
-        accuracy = trainer_for(tmp_path, []).test(task, data, verbose=False)[0]["test_accuracy"]
-        assert accuracy == pytest.approx(best, abs=1e-6) if shift == 0 else accuracy <= best + 1e-6
+    assert trainer_for(tmp_path, []).test(task, data, verbose=False)[0]["test_accuracy"] == pytest.approx(best)
+    task.threshold = 1.0  # accepts no pair
+    for tested in (task, lh.TestTimeAugmentation(task, "flips")):
+        assert trainer_for(tmp_path, []).test(tested, data, verbose=False)[0]["test_accuracy"] == 0.5
     task.threshold = threshold
     trainer.save_checkpoint(tmp_path / "embedder.ckpt")
     loaded = ImageEmbedder.load_from_checkpoint(tmp_path / "embedder.ckpt", weights_only=True)
@@ -152,6 +153,63 @@ def test_images_are_searched_over_all_ranks(tmp_path: Path) -> None:
         f"test_{score}" for score in ("recall_at_1", "mean_average_precision", "equal_error_rate", "accuracy")
     ):
         assert ranks[0][name] == ranks[1][name] == pytest.approx(alone[name])
+
+
+class Interrupted(ImageEmbedder):
+    """Raises an error in its second validation batch as long as `is_broken`."""
+
+    is_broken = True
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        if self.is_broken and batch_idx == 1:
+            raise RuntimeError("interrupted")
+        return super().validation_step(batch, batch_idx)
+
+
+def test_a_validation_after_an_interrupted_one_starts_anew(tmp_path: Path) -> None:
+    data = DataLoader(_images(torch.arange(12) % 3), 6)
+    scores, thresholds = [], []
+    for was_interrupted in (True, False):
+        torch.manual_seed(0)
+        task = Interrupted("test_resnet", embedding_size=8, pretrained=False)
+        if was_interrupted:
+            with pytest.raises(RuntimeError, match="interrupted"):
+                trainer_for(tmp_path, []).validate(task, data, verbose=False)
+        task.is_broken = False
+        scores.append(trainer_for(tmp_path, []).validate(task, data, verbose=False)[0])
+        thresholds.append(task.threshold)
+    assert scores[0] == scores[1]
+    assert thresholds[0] == thresholds[1]
+
+
+class OwnStep(ImageEmbedder):
+    """Has a validation step of its own."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        self.log("val_norm", self.predict(batch[0]).norm())
+        return {}
+
+
+def test_a_subclass_may_have_its_own_validation_step(tmp_path: Path) -> None:
+    task = OwnStep("test_resnet", embedding_size=8, pretrained=False)
+    trainer_for(tmp_path, []).validate(task, DataLoader(_images(torch.arange(4) % 2), 2), verbose=False)
+    assert task.threshold is None
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(3, 32, 32), r"batches of images \(b, c, h, w\), but got \(3, 32, 32\)"),
+        ("a.jpg", r"batches of images \(b, c, h, w\), but got str"),
+        (torch.rand(1, 3, 32, 32) * 255, r"images in 0\.\.1, but this batch has values from"),
+    ],
+    ids=["one image", "path", "range"],
+)
+def test_verification_of_other_inputs_is_refused(images: Any, message: str) -> None:
+    task = _task()
+    task.threshold = 0.5
+    with pytest.raises(ValueError, match=message):
+        task.verify(torch.rand(1, 3, 32, 32), images)
 
 
 @pytest.mark.parametrize(

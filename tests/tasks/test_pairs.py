@@ -64,7 +64,7 @@ def test_the_training_loss_is_of_all_pairs_of_the_batch(tmp_path: Path) -> None:
     pairs = classes.view(2, 3).T
     loss = task.training_step([images[:3], images[3:], pairs[:, 0] == pairs[:, 1], pairs], 0)
     embeddings = task.model.embeddings(task.model.features(images))
-    scale, threshold = task.model.log_scale.exp().item(), task.model.threshold
+    scale, threshold = task.model.head.log_scale.exp().item(), task.model.head.threshold
     nt_xent = MetricLearningNTXent(temperature=1 / scale)(embeddings, classes)
     same = torch.tensor([[a == b for b in classes] for a in classes])
     kept = ~torch.eye(6, dtype=torch.bool)
@@ -82,6 +82,43 @@ def test_pairs_without_classes_train_on_the_given_pairs(tmp_path: Path) -> None:
     same = torch.tensor([True, False, False, True])
     expected = cross_entropy(task(first, second), same.long())
     torch.testing.assert_close(task.training_step([first, second, same], 0), expected)
+
+
+def test_what_follows_the_target_is_used_only_if_it_is_classes() -> None:
+    task = _task(ps=0.0).eval()
+    task.log = lambda *args, **options: None  # type: ignore[method-assign]
+    first, second = torch.rand(2, 4, 3, 32, 32)
+    same = torch.tensor([True, False, False, True])
+    expected = task.training_step([first, second, same], 1)
+    for other in (torch.arange(4), torch.rand(4, 2), ["a", "b", "c", "d"]):
+        torch.testing.assert_close(task.training_step([first, second, same, other], 1), expected)
+    with pytest.raises(ValueError, match="the fourth part of a batch to be the classes of both images"):
+        task.training_step([first, second, same, torch.arange(8).view(4, 2)], 1)
+
+
+class OwnForward(lh.PairClassifier):
+    """Has a `forward` of its own."""
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        outputs: torch.Tensor = self.model(first, second)
+        return outputs * 2
+
+
+def test_a_subclass_may_have_its_own_forward(class_folder: Path, tmp_path: Path) -> None:
+    task = OwnForward("test_resnet", pretrained=False)
+    trainer_for(tmp_path, [], epochs=1).fit(task, _data(class_folder))
+
+
+def test_a_splitter_by_encoder_and_head_has_all_parameters() -> None:
+    task = _task(splitter=lambda model: [[*model.encoder.parameters()], [*model.head.parameters()]])
+    assert {id(p) for group in task.param_groups() for p in group} == {id(p) for p in task.parameters()}
+
+
+def test_a_task_for_single_images_is_refused(class_folder: Path, tmp_path: Path) -> None:
+    task = lh.ImageEmbedder("test_resnet", pretrained=False)
+    message = "a task for pairs of images, such as `PairClassifier`, but ImageEmbedder takes 1 at a time"
+    with pytest.raises(TypeError, match=message):
+        trainer_for(tmp_path, []).predict(task, _data(class_folder, test_fraction=0.2))
 
 
 @pytest.mark.parametrize("same", [torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])], ids=["one class", "all differ"])
@@ -104,7 +141,7 @@ def test_images_of_a_class_are_told_apart_from_the_others(make_image: Callable[.
     assert trainer.callback_metrics["val_accuracy"] > 0.9
     # the embeddings that are compared are those of the search
     index = lh.embed(task, tmp_path / "levels", image_size=32, batch_size=72)
-    close = index.embeddings @ index.embeddings.T > task.model.threshold
+    close = index.embeddings @ index.embeddings.T > task.model.head.threshold
     classes = [Path(name).parent for name in index.names]
     same = torch.tensor([[a == b for b in classes] for a in classes])
     assert (close == same).float().mean() > 0.9

@@ -66,7 +66,14 @@ def test_other_values_are_kept(value: object) -> None:
 
 @pytest.mark.parametrize("convert", [int, np.int64, np.uint8])
 def test_a_size_is_a_number_or_a_pair(convert: Callable[[int], Any]) -> None:
-    for size in (convert(64), [convert(64)] * 2, np.array([64, 64]), np.array(64), (convert(64), 64)):
+    for size in (
+        convert(64),
+        [convert(64)] * 2,
+        np.array([64, 64]),
+        np.array(64),
+        torch.tensor([64, 64]),
+        (convert(64), 64),
+    ):
         assert size_pair(size) == (64, 64)
         assert [type(side) for side in size_pair(size)] == [int, int]
     assert size_pair((32, 40)) == (32, 40)

@@ -131,6 +131,21 @@ class PairData(ImageData):
             if split not in listed:
                 self._draw_pairs(split)
 
+    def setup(self, stage: str) -> None:
+        """Prepares a stage as `ImageData` does.
+
+        Raises:
+            TypeError: If the trainer's task takes another number of images than two.
+        """
+        task = getattr(self.trainer, "lightning_module", None)
+        num_inputs = getattr(task, "num_inputs", 2)
+        if num_inputs != 2:
+            raise TypeError(
+                f"Expected a task for pairs of images, such as `PairClassifier`, but {type(task).__name__} takes "
+                f"{num_inputs} at a time"
+            )
+        super().setup(stage)
+
     def predict_dataloader(self) -> DataLoader[Any]:
         if self._pairs_to_predict is None:
             if "test" not in self.samples:

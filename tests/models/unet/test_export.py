@@ -24,6 +24,7 @@ CONVOLUTIONAL = [
     "mobilenetv3_small_050",
     "regnetx_002",
     "resnest14d",
+    "resnet18",
     "resnet18d",
     "tf_efficientnet_lite0",
     "torchvision/densenet121",
@@ -55,7 +56,7 @@ def test_exports_with_inferred_sizes() -> None:
 
 
 def test_onnx_with_named_sizes(tmp_path: Path) -> None:
-    check_onnx(_unet("resnet18"), {"x": NAMED}, tmp_path)
+    check_onnx(_unet("test_resnet"), {"x": NAMED}, tmp_path)
 
 
 @pytest.mark.slow
@@ -64,7 +65,9 @@ def test_convolutional_encoders_export_with_named_sizes(name: str) -> None:
     check_export(_unet(name), {"x": NAMED})
 
 
-@pytest.mark.parametrize("options", [{}, {"decoder": "fastai", "self_attention": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, marks=pytest.mark.slow), {"decoder": "fastai", "self_attention": True}], ids=str
+)
 def test_compiles_in_one_graph_and_trains(options: dict[str, Any]) -> None:
     model = DynamicUnet("test_resnet", 2, pretrained=False, **options)
     x = torch.rand(2, 3, 49, 70)

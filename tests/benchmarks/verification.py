@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA], help="data sets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of split, head and batch order")
     parser.add_argument(
-        "--epochs", type=int, default=5, help="epochs of pairs of images; the embedder has four times as many of images"
+        "--epochs", type=int, default=3, help="epochs of pairs of images; the embedder has four times as many of images"
     )
     parser.add_argument("--without-book", action="store_true", help="leave out the book's recipe, which takes longest")
     options = parser.parse_args()

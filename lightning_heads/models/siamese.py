@@ -1,7 +1,7 @@
 """Siamese model that maps a pair of images to a vector."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -125,12 +125,7 @@ class SiameseModel(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor, all_pairs: bool = False) -> Tensor:
         """Maps a pair of images to outputs; with `all_pairs`, see `from_features`."""
-        if self.two_pass or first.shape != second.shape:
-            return self.from_features(self.features(first), self.features(second), all_pairs)
-        # `chunk` and `len` would fix the batch size of an export
-        features = self.features(torch.cat([first, second]))
-        a, b = torch.split(features, [first.shape[0], second.shape[0]])
-        return self.from_features(a, b, all_pairs)
+        return self.from_features(*self._map_both(self.features, first, second), all_pairs)
 
     def features(self, x: Tensor) -> Tensor:
         """Maps images in 0..1, `(b, c, h, w)`, to features, pooled by the head's leading layers if it has such."""
@@ -153,7 +148,7 @@ class SiameseModel(nn.Module):
             ValueError: If `all_pairs` is set for another comparison.
         """
         if self.comparison == "cosine":
-            a, b = self._embed_both(first, second)
+            a, b = self._map_both(self.embeddings, first, second)
             cosines = _cosines(torch.cat([a, b])) if all_pairs else (a * b).sum(dim=1)
             log_scale, threshold = self.head.get_parameter("log_scale"), self.head.get_parameter("threshold")
             same = log_scale.clamp(max=_MAX_LOG_SCALE).exp() * (cosines - threshold)
@@ -167,11 +162,12 @@ class SiameseModel(nn.Module):
         """Returns the parameter groups of the encoder, then one of the head."""
         return [*self.encoder.param_groups(), [*self.head.parameters()]]
 
-    def _embed_both(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings of both images, computed in one batch where their features are of one shape."""
+    def _map_both(self, function: Callable[[Tensor], Tensor], first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Applies a function to the tensors of both images, in one batch unless `two_pass` or their shapes differ."""
         if self.two_pass or first.shape != second.shape:
-            return self.embeddings(first), self.embeddings(second)
-        a, b = torch.split(self.embeddings(torch.cat([first, second])), [first.shape[0], second.shape[0]])
+            return function(first), function(second)
+        # `chunk` and `len` would fix the batch size of an export
+        a, b = torch.split(function(torch.cat([first, second])), [first.shape[0], second.shape[0]])
         return a, b
 
     def _classify_pair(self, first: Tensor, second: Tensor) -> Tensor:
